@@ -1,0 +1,121 @@
+"""Launchers: how the worker of a run is started, watched and stopped.
+
+The seam for runs that span several processes or machines: a campaign only knows ``Launcher``.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from harness.campaign.task import Task
+from harness.dataset.transport import measurement_from_json
+from harness.errors import CorruptFile, OutOfMemory, RunError, WorkerDied
+from harness.records import Measurement
+from harness.units import duration, gibibytes
+
+_MAX_RESULT_BYTES = 512 * 1024**2
+_LOG_TAIL_BYTES = 4000
+_OOM_COUNTER = Path("/proc/vmstat")
+
+
+class Launcher(Protocol):
+    """Carries out one task somewhere else."""
+
+    def launch(self, task: Task, *, limit_s: float) -> Measurement:
+        """Run the task to its end; raises ``RunError``, of which ``WorkerDied`` may be tried again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalLauncher:
+    """One worker process on this machine, which dies with this one."""
+
+    state: Path  # folder for results and logs
+    module: str = "harness.campaign.worker"
+
+    def launch(self, task: Task, *, limit_s: float) -> Measurement:
+        """Run the task to its end; raises ``WorkerDied``, ``OutOfMemory`` or, past the limit, ``RunError``."""
+        result = self.state / f"{task.job.run_id}.json"
+        log = self.state / f"{task.job.run_id}.log"
+        result.unlink(missing_ok=True)
+        kills_before = _kernel_oom_kills()
+        environment = dict(os.environ)
+        if task.gpu_uuids:  # by UUID, so that CUDA and NVML mean the same GPUs
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpu_uuids[: task.job.deployment.n_gpus])
+        with log.open("wb") as log_file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", self.module, str(result)],
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=log_file,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the campaign, which then stops its worker
+            )
+            try:
+                _hand_over(process, task)
+                process.wait(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                raise RunError(
+                    f"The run took longer than {duration(limit_s)}, far more than estimated, and was stopped."
+                ) from None
+            finally:
+                _stop(process)
+        if result.exists():
+            measurement = _read_result(result)
+            result.unlink()
+            log.unlink()
+            return measurement
+        raise _death(process.returncode, log, kernel_killed=_kernel_oom_kills() > kills_before)
+
+
+def _hand_over(process: "subprocess.Popen[bytes]", task: Task) -> None:
+    if process.stdin is None:
+        raise RuntimeError("the worker was started with a pipe")
+    try:
+        process.stdin.write(task.to_json().encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return  # it died at once; how is found when it is waited for
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """End the worker and whatever it started, in its own session."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _read_result(result: Path) -> Measurement:
+    if result.stat().st_size > _MAX_RESULT_BYTES:
+        raise CorruptFile(f"{result} is larger than {_MAX_RESULT_BYTES:,} bytes, so it is no measurement.")
+    return measurement_from_json(result.read_text(encoding="utf-8"))
+
+
+def _death(returncode: int, log: Path, *, kernel_killed: bool) -> WorkerDied | OutOfMemory:
+    if returncode == -signal.SIGKILL and kernel_killed:
+        memory = gibibytes(psutil.virtual_memory().total)
+        return OutOfMemory(f"The kernel's out-of-memory killer ended the worker; this machine has {memory}.")
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
+        tail = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    how = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
+    last = tail[-1] if tail else "it printed nothing"
+    return WorkerDied(f"The worker ended with {how} and no measurement: {last}\nIts whole output is in {log.name}.")
+
+
+def _kernel_oom_kills() -> int:
+    """Processes the kernel has killed for lack of memory since it started; 0 where it does not say."""
+    if not _OOM_COUNTER.exists():
+        return 0
+    counts = dict(line.split() for line in _OOM_COUNTER.read_text().splitlines())
+    return int(counts.get("oom_kill", 0))

@@ -1,0 +1,141 @@
+"""The command line of a campaign, built from the fields of the plan.
+
+Every field of ``Plan`` is a flag; ``--plan FILE`` reads a plan, and flags override what it says.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from harness import __version__
+from harness.campaign.fields import Field, RequestSpec, closest
+from harness.campaign.plan import Plan, implied_sampling, plan_fields, read_table
+from harness.errors import UsageError
+
+_GROUPS = {
+    "model": "what is measured",
+    "deployment": "what it runs on",
+    "requests": "which requests",
+    "protocol": "how it is measured",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """What one command line asks for. Only the plan is part of the campaign's identity."""
+
+    plan: Plan
+    out: Path | None  # the folder of the campaign; None: ``plan.default_folder``
+    dry_run: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are ``UsageError``."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}.\nSee {self.prog} --help.")
+
+
+def parser(prog: str = "python -m harness.run") -> argparse.ArgumentParser:
+    """The parser behind ``parse``."""
+    root = _Parser(
+        prog=prog,
+        description="Measure the energy of LLM inference: a resumable campaign, a dataset folder, one report.",
+        epilog="Run the same command again to go on with a campaign that was interrupted.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    root.add_argument("--version", action="version", version=f"joulegraph {__version__}")
+    command = root.add_argument_group("the campaign")
+    command.add_argument("--plan", metavar="FILE", help="TOML file with the plan; flags override it")
+    command.add_argument("--out", metavar="DIR", help="folder of the campaign (default: campaigns/MODEL-PLANHASH)")
+    command.add_argument("--dry-run", action="store_true", help="print every run with its estimates, and run nothing")
+    groups = {name: root.add_argument_group(title) for name, title in _GROUPS.items()}
+    for field in plan_fields():
+        _add_flag(groups[field.option.group], field)
+    return root
+
+
+def parse(argv: Sequence[str], prog: str = "python -m harness.run") -> Invocation:
+    """Read a command line (without the program's name); raises ``UsageError``. ``--help`` exits."""
+    root = parser(prog)
+    given, unknown = root.parse_known_args(argv)
+    if unknown:
+        raise UsageError(_unknown_text(root, unknown))
+    values = vars(given)
+    flags = {field.name: _from_text(field, values[field.name]) for field in plan_fields() if field.name in values}
+    table = read_table(Path(values["plan"])) if "plan" in values else {}
+    return Invocation(
+        plan=Plan.from_table(_overridden(table, flags)),
+        out=_folder(values.get("out")),
+        dry_run="dry_run" in values,
+    )
+
+
+def _add_flag(group: "argparse._ArgumentGroup", field: Field) -> None:
+    text = (field.option.text + _default_text(field)).replace("%", "%%")
+    if field.kind is bool:
+        group.add_argument(field.flag, dest=field.name, action=argparse.BooleanOptionalAction, help=text)
+    elif field.item_kind is not None:
+        group.add_argument(
+            field.flag, dest=field.name, nargs="+", action="extend", metavar=field.option.metavar, help=text
+        )
+    else:
+        metavar = field.option.metavar or "{" + ",".join(field.choices) + "}"
+        group.add_argument(field.flag, dest=field.name, metavar=metavar, help=text)
+
+
+def _default_text(field: Field) -> str:
+    if field.default is None or field.default == () or field.kind is bool:
+        return "" if field.default is not True else " (default: on)"
+    default = field.default
+    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+
+
+def _from_text(field: Field, value: object) -> object:
+    """Turn the text of a flag into what a plan file would hold; lists of numbers may be written 1,2,4."""
+    if field.kind is int:
+        return _whole(field, str(value))
+    if field.item_kind is not int and field.item_kind is not RequestSpec:
+        return value
+    words = [word for text in (value if isinstance(value, list) else []) for word in text.split(",") if word.strip()]
+    return [_whole(field, word) for word in words] if field.item_kind is int else words
+
+
+def _whole(field: Field, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as problem:
+        least, most = field.option.at_least, field.option.at_most
+        raise field.error(
+            f"{text[:60]!r} is not a whole number", f"Write a number from {least} to {most}."
+        ) from problem
+
+
+def _overridden(table: dict[str, object], flags: dict[str, object]) -> dict[str, object]:
+    """Flags win. Flags that call for another sampling than the file also drop the file's sizes for the old one."""
+    implied = implied_sampling(flags)
+    if "sampling" not in flags and implied != "trace":
+        flags = flags | {"sampling": implied}
+    if "sampling" in flags and flags["sampling"] != table.get("sampling", implied_sampling(table)):
+        unused = {f.name for f in plan_fields() if f.option.used_by and flags["sampling"] not in f.option.used_by}
+        table = {key: value for key, value in table.items() if key not in unused}
+    return table | flags
+
+
+def _folder(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    if not text.strip() or "\0" in text:
+        raise UsageError("--out needs the name of a folder.\nLeave it out for campaigns/MODEL-PLANHASH.")
+    return Path(text)
+
+
+def _unknown_text(root: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
+    known = [flag for action in root._actions for flag in action.option_strings if flag.startswith("--")]
+    flags = [word.split("=")[0] for word in unknown if word.startswith("-")]
+    if not flags:
+        return f"{unknown[0]!r} belongs to no flag.\nSee {root.prog} --help."
+    return f"There is no flag {flags[0]}.\n{closest(flags[0], known)}"

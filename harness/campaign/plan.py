@@ -1,0 +1,295 @@
+"""The plan: one frozen dataclass = one TOML file = the command line.
+
+The full plan is stored with each run, and its hash is the campaign's identity, so a folder can tell whether
+it is asked to go on with the same work.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from harness.campaign.fields import Field, Option, RequestSpec, closest, read_value, shown
+from harness.errors import UsageError
+from harness.records import Quality
+
+MAX_PLAN_BYTES = 1_000_000
+MAX_REQUESTS = 100_000
+MAX_TOKENS = 10_000_000
+
+_MODEL = "model"
+_DEPLOYMENT = "deployment"
+_REQUESTS = "requests"
+_PROTOCOL = "protocol"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The runs wanted. Every combination of model, GPU count and request is one run.
+
+    Construction checks each value and their combination and raises ``UsageError``.
+    """
+
+    models: Annotated[
+        tuple[str, ...],
+        Option(
+            text="models under test: Hub ids, local folders or config.json files; none: the default for the device",
+            group=_MODEL,
+            metavar="MODEL",
+        ),
+    ] = ()
+    revision: Annotated[
+        str | None, Option(text="branch, tag or commit of the model's repository", group=_MODEL, metavar="REVISION")
+    ] = None
+    random_weights: Annotated[
+        bool, Option(text="build the model from its config with random weights instead of loading it", group=_MODEL)
+    ] = False
+    trust_remote_code: Annotated[
+        bool, Option(text="let the model's repository run its own Python code here", group=_MODEL)
+    ] = False
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Option(text="dtype of parameters and activations; auto: bfloat16 on a GPU, float32 on a CPU", group=_MODEL),
+    ] = "auto"
+    attention: Annotated[
+        Literal["auto", "sdpa", "eager", "flash_attention_2"],
+        Option(text="attention implementation; auto: sdpa where the architecture has it, else eager", group=_MODEL),
+    ] = "auto"
+    kv_cache: Annotated[
+        bool, Option(text="keep keys and values; without it every token recomputes the whole context", group=_MODEL)
+    ] = True
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        Option(text="what computes; auto: the GPUs found, else the CPU", group=_DEPLOYMENT),
+    ] = "auto"
+    gpus: Annotated[
+        tuple[int, ...],
+        Option(
+            text="GPU counts; each run spans that many GPUs; none: one",
+            group=_DEPLOYMENT,
+            metavar="N",
+            at_most=1024,
+        ),
+    ] = ()
+    cpu_threads: Annotated[
+        int,
+        Option(text="threads on the CPU; 0: torch's default", group=_DEPLOYMENT, metavar="N", at_least=0, at_most=4096),
+    ] = 0
+    hardware_file: Annotated[
+        str | None,
+        Option(
+            text="TOML file with devices the hardware table lacks", group=_DEPLOYMENT, flag="--hardware", metavar="FILE"
+        ),
+    ] = None
+    sampling: Annotated[
+        Literal["trace", "grid", "list"],
+        Option(
+            text="requests sampled from a trace of real ones, every combination of the given sizes, or a list",
+            group=_REQUESTS,
+        ),
+    ] = "trace"
+    samples: Annotated[
+        int,
+        Option(text="requests to sample", group=_REQUESTS, metavar="N", at_most=MAX_REQUESTS, used_by=("trace",)),
+    ] = 8
+    trace: Annotated[
+        str,
+        Option(
+            text="azure-2023, azure-2023-conversation, azure-2023-code, or a CSV file with two columns of token counts",
+            group=_REQUESTS,
+            metavar="TRACE",
+            used_by=("trace",),
+        ),
+    ] = "azure-2023"
+    batch_sizes: Annotated[
+        tuple[int, ...],
+        Option(
+            text="sequences computed together",
+            group=_REQUESTS,
+            metavar="N",
+            at_most=65_536,
+            used_by=("trace", "grid"),
+        ),
+    ] = (1, 2, 4, 8)
+    prompt_tokens: Annotated[
+        tuple[int, ...],
+        Option(text="prompt lengths of a grid", group=_REQUESTS, metavar="N", at_most=MAX_TOKENS, used_by=("grid",)),
+    ] = ()
+    output_tokens: Annotated[
+        tuple[int, ...],
+        Option(text="output lengths of a grid", group=_REQUESTS, metavar="N", at_most=MAX_TOKENS, used_by=("grid",)),
+    ] = ()
+    requests: Annotated[
+        tuple[RequestSpec, ...],
+        Option(
+            text="the requests themselves, each batch x prompt x output",
+            group=_REQUESTS,
+            metavar="BxPxO",
+            at_most=MAX_TOKENS,
+            used_by=("list",),
+        ),
+    ] = ()
+    seed: Annotated[
+        int,
+        Option(text="seed of everything that is random", group=_REQUESTS, metavar="N", at_least=0, at_most=2**32 - 1),
+    ] = 0
+    quality: Annotated[
+        Quality, Option(text="quick: short windows and few trials, for trying out; never released", group=_PROTOCOL)
+    ] = Quality.STANDARD
+    time_budget_s: Annotated[
+        float | None,
+        Option(
+            text="shorten the longest requests until the campaign fits, e.g. 5min",
+            group=_PROTOCOL,
+            flag="--time-budget",
+            metavar="TIME",
+        ),
+    ] = None
+    trace_kernels: Annotated[bool, Option(text="trace kernels in a pass of its own", group=_PROTOCOL)] = True
+
+    def __post_init__(self) -> None:
+        for field in plan_fields():
+            object.__setattr__(self, field.name, read_value(field, getattr(self, field.name)))
+        _check_sampling(self)
+        _check_deployment(self)
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, object]) -> "Plan":
+        """Build a plan from keys and values; what is absent keeps its default; raises ``UsageError``.
+
+        Without ``sampling``, ``requests`` imply a list, and ``prompt_tokens`` or ``output_tokens`` a grid.
+        """
+        known = {field.name for field in plan_fields()}
+        for key in table:
+            if key not in known:
+                raise UsageError(f"A plan has no key {shown(key)}.\n{closest(key, known)}")
+        implied: dict[str, object] = {"sampling": implied_sampling(table)}
+        return cls(**typing.cast("dict[str, Any]", implied | dict(table)))
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Read a plan from a TOML file; raises ``UsageError`` for anything that is no valid plan."""
+        return cls.from_table(read_table(path))
+
+    def to_toml(self) -> str:
+        """Write the plan as TOML that ``read`` turns into the same plan."""
+        lines, tables = [], []
+        for field in plan_fields():
+            value = getattr(self, field.name)
+            if field.item_kind is RequestSpec:
+                tables += [f"\n[[requests]]\n{_toml_lines(request)}" for request in value]
+            elif value is not None:
+                lines.append(f"# {field.option.text}\n{field.name} = {_toml(value)}")
+        return "\n".join(lines) + "\n" + "".join(tables)
+
+    @property
+    def configuration(self) -> str:
+        """Every field as canonical JSON: sorted keys, no spaces."""
+        values = {field.name: getattr(self, field.name) for field in plan_fields()}
+        values["requests"] = [str(request) for request in self.requests]
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def campaign_id(self) -> str:
+        """Content hash of the plan, 16 hexadecimal digits: the same plan has the same id everywhere."""
+        return hashlib.sha256(self.configuration.encode()).hexdigest()[:16]
+
+    @property
+    def default_folder(self) -> Path:
+        """Where the campaign goes unless told otherwise: the same plan finds its own folder again."""
+        first = Path(self.models[0].removesuffix("/config.json")).name if self.models else "default-model"
+        slug = re.sub(r"[^a-z0-9]+", "-", first.lower()).strip("-")[:40] or "model"
+        more = f"-and-{len(self.models) - 1}-more" if len(self.models) > 1 else ""
+        return Path("campaigns") / f"{slug}{more}-{self.campaign_id[:8]}"
+
+
+@cache
+def plan_fields() -> tuple[Field, ...]:
+    """Every field of a plan, in order."""
+    hints = typing.get_type_hints(Plan, include_extras=True)
+    found = []
+    for field in fields(Plan):
+        kind, option = typing.get_args(hints[field.name])
+        default = None if field.default is MISSING else field.default
+        found.append(Field(name=field.name, kind=kind, option=option, default=default))
+    return tuple(found)
+
+
+def implied_sampling(table: Mapping[str, object]) -> str:
+    """The sampling that the given keys can only mean.
+
+    >>> implied_sampling({"requests": ["1x8x8"]}), implied_sampling({})
+    ('list', 'trace')
+    """
+    if table.get("requests"):
+        return "list"
+    return "grid" if table.get("prompt_tokens") or table.get("output_tokens") else "trace"
+
+
+def read_table(path: Path) -> dict[str, object]:
+    """Read the keys and values of a TOML file of at most 1 MB; raises ``UsageError``."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_PLAN_BYTES + 1)
+    except (OSError, ValueError) as problem:  # ValueError: a path with a null byte
+        reason = getattr(problem, "strerror", None) or problem
+        raise UsageError(f"The plan {shown(str(path))} cannot be read: {reason}.\nName a TOML file.") from problem
+    if len(content) > MAX_PLAN_BYTES:
+        raise UsageError(
+            f"{path} is larger than {MAX_PLAN_BYTES:,} bytes, so it is no plan.\nName the plan's TOML file."
+        )
+    try:
+        return tomllib.loads(content.decode())
+    except RecursionError as problem:
+        raise UsageError(
+            f"{path} is nested too deeply to be a plan.\nA plan has keys, lists and [[requests]]."
+        ) from problem
+    except ValueError as problem:  # not UTF-8, not TOML, or a number that is too long
+        raise UsageError(f"{path} is not a valid TOML file: {problem}.\nCorrect it there.") from problem
+
+
+def _check_sampling(plan: Plan) -> None:
+    for field in plan_fields():
+        users = field.option.used_by
+        if users and plan.sampling not in users and getattr(plan, field.name) != field.default:
+            wanted = " or ".join(users)
+            raise field.error(
+                f"does nothing when requests come from sampling = {plan.sampling}",
+                f"Leave it out, or ask for sampling = {wanted} (--sampling {users[0]}).",
+            )
+        required = users and plan.sampling in users and users != ("trace",)
+        if required and not getattr(plan, field.name):
+            raise field.error(f"is empty, but sampling = {plan.sampling} needs it", "Give at least one.")
+    size = len(plan.batch_sizes) * len(plan.prompt_tokens) * len(plan.output_tokens)
+    if size > MAX_REQUESTS:
+        raise UsageError(f"The grid has {size:,} requests; at most {MAX_REQUESTS:,} are allowed.\nGive fewer sizes.")
+
+
+def _check_deployment(plan: Plan) -> None:
+    if plan.device == "cpu" and plan.gpus:
+        raise UsageError("gpus (--gpus) cannot go with device = cpu.\nLeave one of them out.")
+    if plan.device == "cpu" and plan.attention == "flash_attention_2":
+        raise UsageError("attention = flash_attention_2 needs a GPU.\nOn the CPU use sdpa or eager.")
+    if plan.revision is not None and len(plan.models) > 1:
+        raise UsageError(
+            f"revision = {shown(plan.revision)} names a commit of one repository, but there are {len(plan.models)} "
+            "models.\nMake one plan per model, or leave the revision out."
+        )
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(str(value), ensure_ascii=False)  # a JSON string without control characters is a TOML string
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _toml_lines(request: RequestSpec) -> str:
+    return "".join(f"{name.name} = {getattr(request, name.name)}\n" for name in fields(request))

@@ -1,0 +1,296 @@
+"""Rows of the dataset from what a worker measured, or from why it could not."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness import __version__
+from harness.campaign.task import Task
+from harness.kernels import Phase
+from harness.measuring.attribution import Apportionment, apportion
+from harness.measuring.session import PartResult, SessionResult, TakenWindow
+from harness.measuring.windows import Window
+from harness.meters.base import Conditions
+from harness.records import (
+    SCHEMA_VERSION,
+    EnergyMethod,
+    EnvironmentRow,
+    KernelEnergyRow,
+    KernelRow,
+    Measurement,
+    Part,
+    PhaseRow,
+    Provenance,
+    ReadingRow,
+    RunRow,
+    Status,
+    Weights,
+)
+from harness.tracing.timeline import TracedKernel
+
+_PHASES = {Part.PREFILL: Phase.PREFILL, Part.DECODE: Phase.DECODE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """Which counters the windows of a run were read from; tuples have one entry per device."""
+
+    names: tuple[str, ...]
+    device_sha256: tuple[str | None, ...]
+    method: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseKernels:
+    """The kernels of one pass of a phase."""
+
+    phase: Phase
+    kernels: tuple[TracedKernel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a worker found out about the model it loaded."""
+
+    config_sha256: str | None
+    quantization: str | None
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended, beside its numbers."""
+
+    status: Status
+    detail: str | None
+    started_at_utc: str
+    environment_id: str | None
+    gpu: str
+
+
+def run_row(
+    task: Task,
+    outcome: Outcome,
+    *,
+    subject: Subject | None = None,
+    counted: Counted | None = None,
+    session: SessionResult | None = None,
+) -> RunRow:
+    """The row of a run; energies are null without a session, that is, unless the run is ok."""
+    request, deployment = task.job.request, task.job.deployment
+    whole = None if session is None else session.part(Part.RUN)
+    return RunRow(
+        run_id=task.job.run_id,
+        schema_version=SCHEMA_VERSION,
+        campaign_id=task.campaign_id,
+        environment_id=outcome.environment_id,
+        provenance=task.provenance if counted is None else counted.provenance,
+        source=f"joulegraph {__version__}",
+        model=request.model,
+        model_revision=task.source.revision,
+        weights=Weights(task.source.weights),
+        config_sha256=None if subject is None else subject.config_sha256,
+        dtype=request.dtype,
+        quantization=None if subject is None else subject.quantization,
+        runtime=deployment.runtime,
+        attention=deployment.attention,
+        kv_cache=deployment.kv_cache,
+        cuda_graphs=deployment.cuda_graphs,
+        gpu=outcome.gpu,
+        n_gpus=deployment.n_gpus,
+        parallelism=deployment.parallelism,
+        tensor_parallel=deployment.ranks if deployment.parallelism == "tensor" else 1,
+        batch_size=request.batch_size,
+        prompt_tokens=request.prompt_tokens,
+        output_tokens=request.output_tokens,
+        sampling_weight=task.job.sampling_weight,
+        clipped=task.job.clipped,
+        status=outcome.status,
+        status_detail=outcome.detail,
+        energy_j=_energy(whole),
+        energy_ci95_j=None if whole is None or whole.energy_j is None else whole.energy_j.ci95,
+        duration_s=_duration(whole),
+        idle_power_w=None if session is None else session.idle.mean_power_w,
+        residual_j=None,  # needs kernel energies by a method that does not use the phase's energy
+        residual_ci95_j=None,
+        trials=_trials(whole),
+        method=None if counted is None else counted.method,
+        quality=task.quality,
+        peak_memory_bytes=None if subject is None else subject.peak_memory_bytes,
+        started_at_utc=outcome.started_at_utc,
+        configuration=task.configuration,
+        superseded_by=None,
+    )
+
+
+def _energy(result: PartResult | None) -> float | None:
+    return None if result is None or result.energy_j is None else result.energy_j.value
+
+
+def _duration(result: PartResult | None) -> float | None:
+    return None if result is None or result.duration_s is None else result.duration_s.value
+
+
+def _trials(result: PartResult | None) -> int | None:
+    return None if result is None or result.energy_j is None else result.energy_j.samples
+
+
+def measurement_of(
+    task: Task,
+    session: SessionResult,
+    counted: Counted,
+    traced: Sequence[PhaseKernels],
+    *,
+    run: RunRow,
+    environment: EnvironmentRow,
+) -> Measurement:
+    """All rows of a run that was measured."""
+    splits = {each.phase: split for each in traced if (split := _split(task, session, each)) is not None}
+    return Measurement(
+        run=run,
+        environment=environment,
+        phases=tuple(
+            _phase_row(task, session, counted, part, splits.get(phase))
+            for part, phase in _PHASES.items()
+            if session.part(part) is not None
+        ),
+        kernels=tuple(row for phase, split in splits.items() for row in _kernel_rows(task.job.run_id, phase, split)),
+        kernel_energies=tuple(
+            row for phase, split in splits.items() for row in _kernel_energy_rows(task.job.run_id, phase, split)
+        ),
+        readings=reading_rows(task.job.run_id, session, counted),
+    )
+
+
+def _split(task: Task, session: SessionResult, traced: PhaseKernels) -> Apportionment | None:
+    part = Part(str(traced.phase))
+    result = session.part(part)
+    energy_j, duration_s = _energy(result), _duration(result)
+    if energy_j is None or duration_s is None:
+        return None
+    return apportion(
+        traced.kernels,
+        energy_j=energy_j,
+        duration_s=duration_s,
+        idle_power_w=session.idle.mean_power_w,
+        ceilings=task.ceilings,
+        host_is_device=task.job.deployment.device == "cpu",
+    )
+
+
+def _phase_row(
+    task: Task, session: SessionResult, counted: Counted, part: Part, split: Apportionment | None
+) -> PhaseRow:
+    request = task.job.request
+    result = session.part(part)
+    duration_s = _duration(result)
+    taken_from = {taken.context_start_tokens for taken in session.windows if taken.part is part}
+    contexts = sorted(context for context in taken_from if context is not None)
+    decode = part is Part.DECODE
+    return PhaseRow(
+        run_id=task.job.run_id,
+        phase=_PHASES[part],
+        graph_id=None,
+        energy_j=_energy(result),
+        energy_ci95_j=None if result is None or result.energy_j is None else result.energy_j.ci95,
+        idle_energy_j=None if duration_s is None else session.idle.mean_power_w * duration_s,
+        host_gap_energy_j=None if split is None else split.host_gap_energy_j,
+        duration_s=duration_s,
+        steps=request.decode_steps if decode else 1,
+        context_start_tokens=request.prompt_tokens if decode else 0,
+        context_end_tokens=request.context_tokens if decode else request.prompt_tokens,
+        measured_contexts=json.dumps(contexts) if len(contexts) > 1 else None,
+        trials=_trials(result),
+        method=counted.method,
+    )
+
+
+def _kernel_rows(run_id: str, phase: Phase, split: Apportionment) -> tuple[KernelRow, ...]:
+    return tuple(
+        KernelRow(
+            run_id=run_id,
+            phase=phase,
+            rank=0,
+            kernel_id=share.kernel.kernel_id,
+            kind=share.kernel.kind,
+            op=share.kernel.op,
+            module=share.kernel.module,
+            dtype=share.kernel.dtype,
+            shape=share.kernel.shape,
+            launches=share.kernel.launches,
+            flop=share.kernel.flop,
+            read_bytes=share.kernel.read_bytes,
+            write_bytes=share.kernel.write_bytes,
+            link_bytes=0,  # one rank: nothing crosses a link
+            duration_s=share.duration_s,
+            traced_duration_s=share.kernel.traced_duration_s,
+        )
+        for share in split.kernels
+    )
+
+
+def _kernel_energy_rows(run_id: str, phase: Phase, split: Apportionment) -> tuple[KernelEnergyRow, ...]:
+    return tuple(
+        KernelEnergyRow(
+            run_id=run_id,
+            phase=phase,
+            rank=0,
+            kernel_id=share.kernel.kernel_id,
+            method=EnergyMethod.APPORTIONED,
+            energy_j=share.energy_j,
+            active_energy_j=share.active_energy_j,
+            energy_ci95_j=None,
+        )
+        for share in split.kernels
+    )
+
+
+def reading_rows(run_id: str, session: SessionResult, counted: Counted) -> tuple[ReadingRow, ...]:
+    """Every window as it was read, one row per device, rejected ones included."""
+    idle = [_idle_window(trial, window) for trial, window in enumerate((session.idle.before, session.idle.after))]
+    origin_s = session.idle.before.started_s
+    return tuple(
+        _reading_row(run_id, taken, counted, device, origin_s)
+        for taken in (idle[0], *session.windows, idle[1])
+        for device in range(len(counted.names))
+    )
+
+
+def _idle_window(trial: int, window: Window) -> TakenWindow:
+    return TakenWindow(
+        part=Part.IDLE, trial=trial, passes=0.0, context_start_tokens=None, mean_context_tokens=None, window=window
+    )
+
+
+def _reading_row(run_id: str, taken: TakenWindow, counted: Counted, device: int, origin_s: float) -> ReadingRow:
+    window = taken.window
+    before, after = window.before[device], window.after[device]
+    return ReadingRow(
+        run_id=run_id,
+        part=taken.part,
+        trial=taken.trial,
+        rank=device,
+        device_sha256=counted.device_sha256[device],
+        meter=counted.names[device],
+        provenance=counted.provenance,
+        energy_j=window.energies_j[device],
+        uncertainty_j=window.uncertainties_j[device],
+        duration_s=window.duration_s,
+        tail_s=window.tail_s,
+        passes=taken.passes,
+        context_start_tokens=taken.context_start_tokens,
+        started_s=window.started_s - origin_s,
+        counter_start_j=window.counters_start_j[device],
+        counter_end_j=window.counters_end_j[device],
+        sm_clock_mhz=after.sm_clock_mhz,
+        memory_clock_mhz=after.memory_clock_mhz,
+        temperature_c=after.temperature_c,
+        throttle_reasons=_either(before, after),
+        rejected=taken.rejected,
+    )
+
+
+def _either(before: Conditions, after: Conditions) -> int | None:
+    known = [each.throttle_reasons for each in (before, after) if each.throttle_reasons is not None]
+    return known[0] | known[-1] if known else None

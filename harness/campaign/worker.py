@@ -1,0 +1,37 @@
+"""Measure one run in a process of its own: ``python -m harness.campaign.worker RESULT < task``.
+
+The task is one line of JSON on standard input, which stays open as the lifeline to the campaign. The measurement,
+whatever its status, is written to RESULT; a worker that leaves no result has died.
+"""
+
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.campaign.parent import die_with_parent
+from harness.campaign.task import Task
+
+
+def main(arguments: list[str]) -> int:
+    """Read the task, measure, write the result."""
+    task = Task.from_json(sys.stdin.readline())  # end of file, if the campaign is gone already, is no task
+    die_with_parent(sys.stdin.fileno())
+    # Imported only now: torch takes seconds, and the lifeline must hold from the start.
+    from harness.campaign.execution import carry_out
+    from harness.dataset.transport import measurement_to_json
+
+    measurement = carry_out(task, started_at_utc=datetime.now(UTC).isoformat(timespec="seconds"))
+    result = Path(arguments[0])
+    unfinished = result.with_suffix(".part")
+    unfinished.write_text(measurement_to_json(measurement), encoding="utf-8")
+    unfinished.replace(result)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Exception:  # noqa: BLE001  the campaign reads the end of this log
+        traceback.print_exc()
+        sys.exit(1)

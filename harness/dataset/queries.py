@@ -1,0 +1,210 @@
+"""The SQL behind ``harness.dataset.summary``: one statement per record class, for DuckDB."""
+
+from harness.records import EnergyMethod, Part
+
+COMPLETE_SUM = "CREATE MACRO complete_sum(x) AS CASE WHEN count(x) = count(*) THEN sum(x) END"
+
+SUPERSEDED_RUNS = "SELECT count(*) FROM runs WHERE superseded_by IS NOT NULL"
+
+SETUP_COLUMNS = (
+    "provenance, quality, gpu, n_gpus, parallelism, model, weights, dtype, quantization, runtime, attention, "
+    "kv_cache, cuda_graphs"
+)
+
+CURRENT_RUNS = f"""
+CREATE TEMP TABLE current_runs AS
+SELECT
+    *,
+    row_number() OVER (ORDER BY started_at_utc, run_id) AS number,
+    dense_rank() OVER (ORDER BY {SETUP_COLUMNS}) AS setup
+FROM runs
+WHERE superseded_by IS NULL
+"""  # noqa: S608
+
+SETUPS = f"SELECT DISTINCT setup, {SETUP_COLUMNS} FROM current_runs ORDER BY setup"  # noqa: S608
+
+RUNS = """
+WITH both_phases AS (
+    SELECT
+        run_id,
+        count(*) AS n_phases,
+        complete_sum(energy_j) AS phases_energy_j,
+        sqrt(complete_sum(energy_ci95_j * energy_ci95_j)) AS phases_energy_ci95_j
+    FROM phases
+    GROUP BY run_id
+),
+compared AS (
+    SELECT
+        runs.*,
+        both_phases.phases_energy_j,
+        both_phases.phases_energy_ci95_j,
+        nullif(batch_size * output_tokens, 0) AS all_output_tokens,
+        nullif(batch_size * prompt_tokens, 0) AS all_prompt_tokens
+    FROM current_runs AS runs
+    LEFT JOIN both_phases
+        ON both_phases.run_id = runs.run_id
+        AND both_phases.n_phases = CASE WHEN runs.output_tokens > 1 THEN 2 ELSE 1 END
+)
+SELECT
+    *,
+    energy_j / nullif(duration_s, 0) AS average_power_w,
+    energy_j / all_output_tokens AS energy_per_output_token_j,
+    energy_ci95_j / all_output_tokens AS energy_per_output_token_ci95_j,
+    energy_j / all_prompt_tokens AS energy_per_prompt_token_j,
+    energy_ci95_j / all_prompt_tokens AS energy_per_prompt_token_ci95_j,
+    energy_j - phases_energy_j AS window_difference_j,
+    sqrt(energy_ci95_j * energy_ci95_j + phases_energy_ci95_j * phases_energy_ci95_j) AS window_difference_ci95_j
+FROM compared
+ORDER BY number
+"""
+
+PHASES = """
+WITH counted AS (
+    SELECT
+        phases.*,
+        runs.number,
+        runs.batch_size * CASE phase WHEN 'prefill' THEN runs.prompt_tokens ELSE steps END AS tokens
+    FROM phases
+    JOIN current_runs AS runs USING (run_id)
+)
+SELECT
+    *,
+    energy_j / nullif(tokens, 0) AS energy_per_token_j,
+    energy_ci95_j / nullif(tokens, 0) AS energy_per_token_ci95_j,
+    energy_j / nullif(duration_s, 0) AS average_power_w
+FROM counted
+ORDER BY number, phase DESC
+"""
+
+KERNEL_ROWS = """
+SELECT run_id, count(*) FROM kernels SEMI JOIN current_runs USING (run_id)
+WHERE phase IS NOT NULL
+GROUP BY run_id
+"""
+
+_KERNEL_GROUPS = f"""
+SELECT
+    kernels.run_id, phase, kind, op, module,
+    sum(launches) AS launches,
+    complete_sum(energies.energy_j) AS energy_j,
+    complete_sum(duration_s) AS duration_s,
+    complete_sum(flop) AS flop,
+    complete_sum(read_bytes + write_bytes) AS traffic_bytes,
+    complete_sum(link_bytes) AS link_bytes
+FROM (SELECT * FROM kernels WHERE phase IS NOT NULL AND run_id IN (SELECT unnest($run_ids))) AS kernels
+LEFT JOIN (
+    SELECT * FROM kernel_energies
+    WHERE method = '{EnergyMethod.APPORTIONED}' AND run_id IN (SELECT unnest($run_ids))
+) AS energies USING (run_id, phase, rank, kernel_id)
+GROUP BY ALL
+"""  # noqa: S608
+
+CREATE_KERNEL_GROUPS = f"CREATE TEMP TABLE kernel_groups AS {_KERNEL_GROUPS.replace('$run_ids', '[]::VARCHAR[]')}"
+
+ADD_KERNEL_GROUPS = f"INSERT INTO kernel_groups {_KERNEL_GROUPS}"
+
+KINDS = """
+SELECT
+    run_id, phase, kind,
+    sum(launches) AS launches,
+    complete_sum(energy_j) AS energy_j,
+    complete_sum(duration_s) AS duration_s,
+    complete_sum(flop) AS flop,
+    complete_sum(traffic_bytes) AS traffic_bytes,
+    complete_sum(link_bytes) AS link_bytes
+FROM kernel_groups
+GROUP BY run_id, phase, kind
+ORDER BY run_id, phase DESC, kind
+"""
+
+KERNELS = """
+WITH added AS (
+    SELECT
+        setup, phase, kind, op, module,
+        count(DISTINCT run_id) AS runs,
+        sum(launches) AS launches,
+        complete_sum(groups.energy_j) AS energy_j,
+        complete_sum(groups.duration_s) AS duration_s,
+        complete_sum(flop) AS flop,
+        complete_sum(traffic_bytes) AS traffic_bytes
+    FROM kernel_groups AS groups
+    JOIN current_runs USING (run_id)
+    GROUP BY ALL
+),
+whole AS (
+    SELECT setup, phase, complete_sum(phases.energy_j) AS phases_energy_j
+    FROM phases
+    JOIN current_runs USING (run_id)
+    SEMI JOIN kernel_groups USING (run_id, phase)
+    GROUP BY setup, phase
+)
+SELECT
+    *,
+    energy_j / nullif(phases_energy_j, 0) AS energy_share,
+    flop / nullif(traffic_bytes, 0) AS intensity_flop_per_byte
+FROM added
+LEFT JOIN whole USING (setup, phase)
+ORDER BY setup, phase DESC, energy_j DESC NULLS LAST, duration_s DESC NULLS LAST, op, module
+"""
+
+# A window read on several devices is one window: their energies add up, the longest time counts, and what was
+# rejected on one is rejected. The idle tail, in which the meter was waited for, is taken off before anything is
+# derived. Decode windows are compared with those that started at the same context.
+CREATE_WINDOWS = f"""
+CREATE TEMP TABLE windows AS
+WITH together AS (
+    SELECT
+        run_id, part, trial, readings.provenance, number, idle_power_w,
+        string_agg(DISTINCT meter, ', ' ORDER BY meter) AS meter,
+        any_value(context_start_tokens) AS context_start_tokens,
+        sum(readings.energy_j) AS energy_j,
+        sqrt(sum(uncertainty_j * uncertainty_j)) AS uncertainty_j,
+        max(readings.duration_s) AS duration_s,
+        max(tail_s) AS tail_s,
+        max(passes) AS passes,
+        string_agg(DISTINCT rejected, '; ' ORDER BY rejected) AS rejected
+    FROM readings
+    JOIN current_runs USING (run_id)
+    GROUP BY ALL
+),
+rated AS (
+    SELECT
+        *,
+        CASE WHEN tail_s = 0 THEN energy_j ELSE energy_j - idle_power_w * tail_s END AS work_j,
+        work_j / nullif(duration_s - tail_s, 0) AS average_power_w,
+        CASE WHEN part <> '{Part.IDLE}' THEN work_j / nullif(passes, 0) END AS energy_per_pass_j,
+        coalesce(energy_per_pass_j, average_power_w) AS compared
+    FROM together
+)
+SELECT *, compared / nullif(avg(compared) FILTER (rejected IS NULL) OVER same, 0) - 1 AS deviation
+FROM rated
+WINDOW same AS (PARTITION BY run_id, part, provenance, context_start_tokens)
+"""  # noqa: S608
+
+WINDOWS = "SELECT * FROM windows ORDER BY number, part, trial"
+
+PARTS = """
+SELECT
+    run_id,
+    part,
+    count(*) FILTER (rejected IS NULL) AS windows_used,
+    count(rejected) AS windows_rejected,
+    sqrt(
+        sum(deviation * deviation) FILTER (rejected IS NULL)
+        / nullif(windows_used - count(DISTINCT coalesce(context_start_tokens, -1)) FILTER (rejected IS NULL), 0)
+    ) AS spread
+FROM windows
+GROUP BY run_id, part, number
+ORDER BY number, part
+"""
+
+WINDOW_TOTALS = """
+SELECT provenance, count(*) AS windows, sum(energy_j) AS energy_j, sum(duration_s) AS duration_s
+FROM windows
+GROUP BY provenance
+ORDER BY provenance
+"""
+
+STATUS_COUNTS = "SELECT status, count(*) AS runs FROM current_runs GROUP BY status ORDER BY status"
+
+ENVIRONMENTS = "SELECT DISTINCT * FROM environments ORDER BY gpu, environment_id"

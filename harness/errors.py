@@ -1,0 +1,111 @@
+"""Every error the harness raises on purpose, each with what happened, why, and what to do.
+
+    HarnessError
+    ├── UsageError              the command or plan asks for something impossible
+    │   ├── UnknownModel        no such model here, or it is no causal language model
+    │   ├── UnknownHardware     a device that is not in the hardware table
+    │   └── MissingExtra        an optional dependency is not installed
+    ├── MeterError              energy cannot be read
+    │   ├── MeterUnavailable    this machine does not have that meter
+    │   ├── MeterFailed         the meter was there and stopped answering, or went backwards
+    │   └── WindowTooShort      the window is shorter than the meter resolves
+    ├── RunError                one run cannot be done; the campaign goes on
+    │   ├── OutOfMemory
+    │   └── WorkerDied
+    └── DatasetError            a dataset folder that cannot be read or written
+        ├── FolderBusy          another campaign is writing there
+        ├── OtherCampaign       the folder holds a different campaign
+        ├── NewerSchema         written by a later version of the harness
+        ├── CorruptFile         a file that does not hold what it should
+        └── CannotWrite         permission, a full disk
+
+Commands print the message and exit with ``exit_code``; nobody sees a traceback for these.
+"""
+
+
+class HarnessError(Exception):
+    """Base of all expected errors; ``str(error)`` is meant for people."""
+
+    exit_code = 1
+
+
+class UsageError(HarnessError):
+    """The command line or the plan asks for something impossible."""
+
+    exit_code = 2
+
+
+class UnknownModel(UsageError):
+    """A model that cannot be found, or that is no causal language model."""
+
+
+class UnknownHardware(UsageError):
+    """A device name that is not in the hardware table. Never replaced by a similar device."""
+
+
+class MissingExtra(UsageError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, what: str, package: str, command: str) -> None:
+        super().__init__(
+            f"{what} needs the package {package}, which is not installed here.\nInstall it with: {command}"
+        )
+
+
+class MeterError(HarnessError):
+    """Energy cannot be read."""
+
+
+class MeterUnavailable(MeterError):
+    """A meter that the machine does not have, or that may not be read."""
+
+
+class MeterFailed(MeterError):
+    """A meter that worked stopped answering, stood still under load or went backwards."""
+
+
+class WindowTooShort(MeterError):
+    """A window that the meter cannot resolve."""
+
+    def __init__(self, meter: str, duration_s: float, shortest_s: float) -> None:
+        super().__init__(
+            f"{meter}: a window of {duration_s * 1e3:.1f} ms is shorter than the {shortest_s * 1e3:.0f} ms "
+            f"this meter can resolve, so its energy would read as 0 J or as a whole counter step.\n"
+            f"Repeat the work inside one window until it lasts at least {shortest_s:.2g} s."
+        )
+
+
+class RunError(HarnessError):
+    """One run cannot be done. It is recorded, and the campaign goes on."""
+
+
+class OutOfMemory(RunError):
+    """The run needs more memory than the device (or its own limit) has."""
+
+
+class WorkerDied(RunError):
+    """A worker process ended without handing over a measurement."""
+
+
+class DatasetError(HarnessError):
+    """A dataset folder cannot be read or written."""
+
+
+class FolderBusy(DatasetError):
+    """Another process holds the lock of this folder."""
+
+
+class OtherCampaign(DatasetError):
+    """The folder holds a campaign with a different plan."""
+
+
+class NewerSchema(DatasetError):
+    """The dataset was written by a later version of the harness."""
+
+
+class CorruptFile(DatasetError):
+    """A file does not hold what its name promises."""
+
+
+class CannotWrite(DatasetError):
+    """The file system refused: permission, a full disk, a path that is no folder."""

@@ -1,0 +1,272 @@
+"""Measure one run: warm-up, idle floor, repeated windows of each part in random order, idle floor again."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Protocol
+
+from harness.measuring.protocol import Protocol as WindowProtocol
+from harness.measuring.statistics import Mean, Trial, line_at, mean_of
+from harness.measuring.windows import PausingClock, Window, WindowTaker
+from harness.meters.base import Conditions
+from harness.records import Part
+
+# NVML clocks-event reasons that mean the device could not hold its clocks: hardware slowdown, software thermal
+# slowdown, hardware thermal slowdown, power brake (nvml.h, nvmlClocksEventReason*). A power cap (0x4) is normal load.
+THROTTLE_BITS = 0x08 | 0x20 | 0x40 | 0x80
+_SLOPE_SPAN_S = 5.0
+
+
+class Work(Protocol):
+    """One part of a run that can be repeated: a prefill, decode steps from one context, a whole request."""
+
+    @property
+    def part(self) -> Part:
+        """Which part of a run it is."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """Passes of the whole part in one pass of this work; 1 unless only some decode steps are run."""
+        ...
+
+    @property
+    def context_start_tokens(self) -> int | None:
+        """Decode: tokens in the context at the first step."""
+        ...
+
+    @property
+    def mean_context_tokens(self) -> float | None:
+        """Decode: mean context over the steps."""
+        ...
+
+    def prepare(self, passes: int) -> None:
+        """Set up what ``passes`` passes need, outside any window."""
+
+    def run(self, passes: int) -> None:
+        """Run them, and wait for the device."""
+
+    def release(self) -> None:
+        """Give back the memory they held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenWindow:
+    """A window with what was in it, and why it was not used if it was not."""
+
+    part: Part
+    trial: int
+    passes: float  # of the whole part
+    context_start_tokens: int | None
+    mean_context_tokens: float | None
+    window: Window
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleFloor:
+    """Power with the model resident and nothing running, before and after; linear between."""
+
+    before: Window
+    after: Window
+
+    def power_w(self, at_s: float) -> float:
+        """Idle power at a monotonic time."""
+        first_w, last_w = (self.before.energy_j / self.before.duration_s, self.after.energy_j / self.after.duration_s)
+        span_s = self.after.started_s - self.before.started_s
+        place = min(1.0, max(0.0, (at_s - self.before.started_s) / span_s)) if span_s > 0 else 0.0
+        return first_w + place * (last_w - first_w)
+
+    @property
+    def mean_power_w(self) -> float:
+        """Idle power of the run."""
+        return (self.before.energy_j / self.before.duration_s + self.after.energy_j / self.after.duration_s) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartResult:
+    """Energy and time of one pass of a part; None where every window was rejected."""
+
+    part: Part
+    energy_j: Mean | None
+    duration_s: Mean | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionResult:
+    """Everything one run's windows gave."""
+
+    windows: tuple[TakenWindow, ...]
+    idle: IdleFloor
+    parts: tuple[PartResult, ...]
+
+    def part(self, part: Part) -> PartResult | None:
+        """The result of one part; None where the request has no such part."""
+        return next((result for result in self.parts if result.part is part), None)
+
+
+class Session:
+    """Measures the works of one run by one protocol."""
+
+    def __init__(
+        self, taker: WindowTaker, clock: PausingClock, protocol: WindowProtocol, *, window_s: float, rng: random.Random
+    ) -> None:
+        self._taker = taker
+        self._clock = clock
+        self._protocol = protocol
+        self._window_s = window_s
+        self._rng = rng
+
+    def measure(self, works: Sequence[Work]) -> SessionResult:
+        """Warm up, then idle, windows in random order until every part is known well enough, idle."""
+        passes = self._warm_up(works)
+        before = self._idle()
+        taken: list[TakenWindow] = []
+        for trial in range(self._protocol.trials_max):
+            for index in self._rng.sample(range(len(works)), k=len(works)):
+                taken.append(self._take(works[index], passes[index], trial))
+                if taken[-1].window.work_s < self._window_s:
+                    passes[index] = self._passes(taken[-1].window.work_s / passes[index])
+            if trial + 1 >= self._protocol.trials_min and self._settled(works, taken, before):
+                break
+        floor = IdleFloor(before=before, after=self._idle())
+        windows = reject_drifting_clocks(taken, self._protocol.clock_drift_max)
+        return SessionResult(windows=windows, idle=floor, parts=results(works, windows, floor))
+
+    def _idle(self) -> Window:
+        return self._taker.take(lambda: self._clock.pause(self._protocol.idle_s))
+
+    def _take(self, work: Work, passes: int, trial: int) -> TakenWindow:
+        work.prepare(passes)
+        try:
+            window = self._taker.take(lambda: work.run(passes))
+        finally:
+            work.release()
+        return TakenWindow(
+            part=work.part,
+            trial=trial,
+            passes=passes * work.share,
+            context_start_tokens=work.context_start_tokens,
+            mean_context_tokens=work.mean_context_tokens,
+            window=window,
+            rejected=reason_to_reject(window),
+        )
+
+    def _warm_up(self, works: Sequence[Work]) -> list[int]:
+        """Run every work at least once, on until the device has settled; returns passes that fill a window."""
+        begun_s = self._clock.now_s()
+        temperatures: list[tuple[float, float]] = []
+        while True:
+            passes = [self._passes_per_window(work) for work in works]
+            now_s = self._clock.now_s()
+            temperatures.extend((now_s, value) for value in _temperatures(self._taker.conditions())[:1])
+            if now_s - begun_s >= self._protocol.warm_up_s or self._temperature_settled(temperatures):
+                return passes
+
+    def _passes_per_window(self, work: Work) -> int:
+        """Time single passes until they stop getting faster by more than a tenth: the first pays for allocations."""
+        fastest_s = self._timed_pass_s(work)
+        while True:
+            pass_s = self._timed_pass_s(work)
+            settled, fastest_s = pass_s > 0.9 * fastest_s, min(fastest_s, pass_s)
+            if settled or fastest_s >= self._window_s:
+                return self._passes(fastest_s)
+
+    def _timed_pass_s(self, work: Work) -> float:
+        work.prepare(1)
+        begun_s = self._clock.now_s()
+        work.run(1)
+        pass_s = self._clock.now_s() - begun_s
+        work.release()
+        return pass_s
+
+    def _passes(self, pass_s: float) -> int:
+        """Passes that fill a window, with a margin of a tenth: inside a window they are often faster than alone."""
+        return max(1, math.ceil(1.1 * self._window_s / max(pass_s, 1e-9)))
+
+    def _temperature_settled(self, temperatures: Sequence[tuple[float, float]]) -> bool:
+        recent = [(at_s, value) for at_s, value in temperatures if at_s >= temperatures[-1][0] - _SLOPE_SPAN_S]
+        if len(recent) < 2 or recent[-1][0] - temperatures[0][0] < _SLOPE_SPAN_S:
+            return False
+        slope = (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
+        return abs(slope) < self._protocol.settled_c_per_s
+
+    def _settled(self, works: Sequence[Work], taken: Sequence[TakenWindow], idle: Window) -> bool:
+        floor = IdleFloor(before=idle, after=idle)
+        found = results(works, taken, floor)
+        return all(
+            result.energy_j is not None and result.energy_j.relative <= self._protocol.half_width_target
+            for result in found
+        )
+
+
+def _temperatures(conditions: Sequence[Conditions]) -> list[float]:
+    return [each.temperature_c for each in conditions if each.temperature_c is not None]
+
+
+def reason_to_reject(window: Window) -> str | None:
+    """Why a window cannot be used: a thermal or hardware slowdown, or somebody else on the GPU."""
+    for each in (*window.before, *window.after):
+        if each.throttle_reasons is not None and each.throttle_reasons & THROTTLE_BITS:
+            return f"the device slowed down (clocks-event reasons 0x{each.throttle_reasons:x})"
+        if each.other_processes:
+            return f"{each.other_processes} other process(es) on the GPU"
+    return None
+
+
+def reject_drifting_clocks(windows: Sequence[TakenWindow], drift_max: float) -> tuple[TakenWindow, ...]:
+    """Mark windows whose SM clock is further than ``drift_max`` (relative) from the median of their part."""
+    clocks: dict[Part, list[float]] = {}
+    for taken in windows:
+        clocks.setdefault(taken.part, []).extend(_clocks(taken))
+
+    def checked(taken: TakenWindow) -> TakenWindow:
+        own = _clocks(taken)
+        if taken.rejected is not None or not own:
+            return taken
+        usual = median(clocks[taken.part])
+        furthest = max(own, key=lambda clock: abs(clock - usual))
+        if usual <= 0 or abs(furthest - usual) <= drift_max * usual:
+            return taken
+        return replace(taken, rejected=f"SM clock {furthest:.0f} MHz, usually {usual:.0f} MHz")
+
+    return tuple(checked(taken) for taken in windows)
+
+
+def _clocks(taken: TakenWindow) -> list[float]:
+    return [each.sm_clock_mhz for each in taken.window.after if each.sm_clock_mhz is not None]
+
+
+def results(works: Sequence[Work], windows: Sequence[TakenWindow], idle: IdleFloor) -> tuple[PartResult, ...]:
+    """Energy and time of one pass of each part, from the windows that were not rejected."""
+    parts = dict.fromkeys(work.part for work in works)
+    return tuple(_result(part, works, windows, idle) for part in parts)
+
+
+def _result(part: Part, works: Sequence[Work], windows: Sequence[TakenWindow], idle: IdleFloor) -> PartResult:
+    used = [taken for taken in windows if taken.part is part and taken.rejected is None]
+    contexts = {work.mean_context_tokens for work in works if work.part is part}
+    energies = [_energy_trial(taken, idle) for taken in used]
+    durations = [Trial(value=taken.window.work_s / taken.passes, at=taken.mean_context_tokens or 0.0) for taken in used]
+    places = {trial.at for trial in energies}
+    if not used:
+        return PartResult(part=part, energy_j=None, duration_s=None)
+    if len(contexts) == 1:
+        return PartResult(part=part, energy_j=mean_of(energies), duration_s=mean_of(durations))
+    if len(places) < len(contexts):  # a context lost all its windows: the line would be a guess
+        return PartResult(part=part, energy_j=None, duration_s=None)
+    # First and last segment lie symmetrically around the middle of the decode.
+    middle = (min(places) + max(places)) / 2
+    return PartResult(part=part, energy_j=line_at(energies, middle), duration_s=line_at(durations, middle))
+
+
+def _energy_trial(taken: TakenWindow, idle: IdleFloor) -> Trial:
+    window = taken.window
+    tail_j = idle.power_w(window.started_s) * window.tail_s
+    return Trial(
+        value=(window.energy_j - tail_j) / taken.passes,
+        ci95=window.uncertainty_j / taken.passes,
+        at=taken.mean_context_tokens or 0.0,
+    )

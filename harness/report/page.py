@@ -1,0 +1,119 @@
+"""The page itself: one HTML file with its charts, styles and scripts inside, which asks nothing of a network."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from harness import __version__
+from harness.dataset.reading import open_dataset
+from harness.dataset.schema import Table
+from harness.dataset.summary import Summary, summarise
+from harness.errors import CannotWrite
+from harness.report import overview, repeats, requests
+from harness.report.blocks import FileLink, Page
+from harness.report.breakdown import kernel_section
+from harness.report.phases import phase_section, token_section
+from harness.report.setups import Scene
+from harness.report.text import plural
+
+REPORT_NAME = "report.html"
+
+
+def write_report(dataset_folder: Path, out: Path) -> Path:
+    """Write the page about a dataset to ``out``, replacing it at once or not at all.
+
+    Raises ``DatasetError`` (also ``CorruptFile`` and ``NewerSchema``) for a folder that cannot be read, and
+    ``CannotWrite``.
+    """
+    page = build_page(summarise(dataset_folder), _file_links(dataset_folder, out.parent))
+    unfinished = out.with_name(out.name + ".tmp")
+    try:
+        unfinished.write_text(render(page), encoding="utf-8")
+        unfinished.replace(out)
+    except OSError as error:
+        raise CannotWrite(
+            f"{out} cannot be written: {error.strerror}.\nFree space or change the permissions; "
+            f"`python -m harness.report {dataset_folder}` writes the page again, the dataset is not touched."
+        ) from error
+    return out
+
+
+def build_page(summary: Summary, links: tuple[FileLink, ...]) -> Page:
+    """Choose and order what the page shows."""
+    scene = Scene.of(summary)
+    return Page(
+        title=overview.title(summary),
+        subtitle=overview.subtitle(summary),
+        banners=overview.banners(summary),
+        tiles=overview.tiles(summary),
+        sections=(
+            overview.setup_section(scene),
+            phase_section(scene),
+            token_section(scene),
+            kernel_section(scene),
+            repeats.agreement_section(scene),
+            repeats.repeat_section(scene),
+            requests.request_section(scene),
+            requests.failure_section(scene),
+            requests.run_section(scene),
+            overview.environment_section(summary),
+        ),
+        methods=overview.METHODS,
+        files=links,
+        footer=f"joulegraph {__version__}",
+    )
+
+
+def render(page: Page) -> str:
+    """Write a page as HTML; every text in it is escaped here."""
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader({"page": _own_file("template.html")}),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    scripts = tuple(_Script(text) for text in (get_plotlyjs(), _own_file("report.js")))
+    return environment.get_template("page").render(page=page, style=_own_file("style.css"), scripts=scripts)
+
+
+class _Script:
+    """A script of the page. Its hash goes into the page's policy, so that browsers run these scripts and no others."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _own_file(name: str) -> str:
+    return files("harness.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _file_links(folder: Path, page_folder: Path) -> tuple[FileLink, ...]:
+    """Addresses of the dataset's files as seen from the page."""
+    return tuple(
+        FileLink(href=quote(Path(os.path.relpath(path, page_folder)).as_posix()), name=name, note=note)
+        for path, name, note in _found_files(folder)
+    )
+
+
+def _found_files(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    for name, note in (("README.md", "the card of the dataset"), ("manifest.json", "files, row counts, hashes")):
+        if (folder / name).is_file():
+            yield folder / name, name, note
+    dataset = open_dataset(folder)
+    for table in Table:
+        if paths := dataset.paths(table):
+            noun = plural(len(paths), "Parquet file")
+            yield paths[0].parent, f"data/{table.title}/", f"{noun}: {_first_line(table.row_class.__doc__)}"
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().split("\n", 1)[0]

@@ -1,0 +1,143 @@
+"""Numbers and names as the page writes them. What is not known is a dash, never a 0."""
+
+import math
+import unicodedata
+from datetime import datetime
+
+from harness.records import RunRow
+from harness.units import duration, gibibytes, si
+
+NOTHING = "–"
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """Write a value with its unit.
+
+    >>> quantity(0.0123, "J"), quantity(None, "J")
+    ('12.3 mJ', '–')
+    """
+    return NOTHING if value is None or not math.isfinite(value) else si(value, unit)
+
+
+def with_interval(value: float | None, half_width: float | None, unit: str) -> str:
+    """Write a value with the half width of its 95 % interval, relative to it.
+
+    >>> with_interval(12.3, 0.4, "J"), with_interval(12.3, None, "J"), with_interval(None, None, "J")
+    ('12.3 J ± 3.3 %', '12.3 J', '–')
+    """
+    text = quantity(value, unit)
+    if value is None or half_width is None or value == 0:
+        return text
+    return f"{text} ± {percent(half_width / abs(value))}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share of one.
+
+    >>> percent(0.0325), percent(0.4567), percent(None)
+    ('3.3 %', '46 %', '–')
+    """
+    if share is None or not math.isfinite(share):
+        return NOTHING
+    return f"{100 * share:.2g} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
+
+
+def signed_percent(share: float | None, half_width: float | None) -> str:
+    """Write a relative difference, and its interval in percentage points.
+
+    >>> signed_percent(-0.012, 0.034), signed_percent(0.5, None)
+    ('−1.2 % ± 3.4 %', '+50 %')
+    """
+    if share is None:
+        return NOTHING
+    text = f"{'−' if share < 0 else '+'}{percent(abs(share))}"
+    return text if half_width is None else f"{text} ± {percent(half_width)}"
+
+
+def count(number: int | None) -> str:
+    """Write a whole number with thin spaces between the thousands.
+
+    >>> count(1234567) == "1\u202f234\u202f567"
+    True
+    """
+    return NOTHING if number is None else f"{number:,}".replace(",", "\u202f")
+
+
+def plural(number: int, noun: str, nouns: str | None = None) -> str:
+    """Write a count and its noun.
+
+    >>> plural(1, "run"), plural(2, "run"), plural(2, "launch", "launches")
+    ('1 run', '2 runs', '2 launches')
+    """
+    return f"{count(number)} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def time_span(seconds: float | None) -> str:
+    """Write a time span."""
+    return NOTHING if seconds is None else duration(seconds)
+
+
+def memory(size_bytes: int | None) -> str:
+    """Write a size in memory."""
+    return NOTHING if size_bytes is None else gibibytes(size_bytes)
+
+
+def yes_no(value: bool | None) -> str:
+    """Write a flag."""
+    return NOTHING if value is None else "yes" if value else "no"
+
+
+def plain(text: str | None) -> str:
+    r"""Text from the dataset on one line, without control characters.
+
+    >>> plain("a\nb\x00c"), plain(None)
+    ('a b c', '–')
+    """
+    if text is None:
+        return NOTHING
+    visible = "".join(" " if unicodedata.category(character) in ("Cc", "Cf", "Cs") else character for character in text)
+    return " ".join(visible.split())
+
+
+def short(text: str, length: int = 60) -> str:
+    """Cut text that is too long for its place.
+
+    >>> short("abcdefgh", 5)
+    'abcd…'
+    """
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def moment(iso: str) -> str:
+    """Write an ISO 8601 time to the minute; anything else stays as it is.
+
+    >>> moment("2026-11-23T10:05:59+00:00"), moment("last week")
+    ('2026-11-23 10:05', 'last week')
+    """
+    try:
+        return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M}"
+    except ValueError:
+        return plain(iso)
+
+
+def model_name(model: str) -> str:
+    """Last part of a Hub id or path: the organisation is in the tables."""
+    return short(plain(model).rstrip("/").rsplit("/", 1)[-1], 40) or NOTHING
+
+
+def device_name(gpu: str, n_gpus: int) -> str:
+    """Write a device, with its count if there are several.
+
+    >>> device_name("NVIDIA A100-SXM4-80GB", 4), device_name("cpu: Xeon", 0)
+    ('4 × NVIDIA A100-SXM4-80GB', 'CPU Xeon')
+    """
+    name = short(plain(gpu), 48)
+    if name.startswith("cpu: "):
+        name = name.removeprefix("cpu: ")
+        return name if "cpu" in name.lower() else f"CPU {name}"
+    return f"{n_gpus} × {name}" if n_gpus > 1 else name
+
+
+def request_name(run: RunRow) -> str:
+    """What was asked, in short: batch × prompt → output tokens."""
+    return f"{run.batch_size} × {run.prompt_tokens} → {run.output_tokens}"

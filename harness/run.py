@@ -1,0 +1,67 @@
+"""``python -m harness.run``: carry out a plan and write a dataset folder with a report.
+
+Nothing heavy is imported before the command line has been understood, so ``--help`` answers at once.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from harness.campaign.options import Invocation, parse
+from harness.errors import HarnessError
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code. Expected errors are printed, never raised."""
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    try:
+        return _run(parse(sys.argv[1:] if arguments is None else arguments))
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: finished runs are kept; the same command goes on with the rest", file=sys.stderr)  # noqa: T201
+        return _INTERRUPTED
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _run(invocation: Invocation) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from rich.console import Console
+
+    from harness.campaign.campaign import Campaign, look_around
+    from harness.campaign.launchers import LocalLauncher
+    from harness.campaign.progress import ConsoleObserver, closing_text, plan_table, result_table
+    from harness.dataset.reading import read_rows
+    from harness.records import RunRow, Status
+
+    console = Console(highlight=False)
+    plan, out = invocation.plan, invocation.out or invocation.plan.default_folder
+    if invocation.dry_run:
+        console.print(plan_table(look_around(plan).planned(plan)))
+        return 0
+    with Campaign.open(out, plan, lambda: look_around(plan)) as campaign:
+        for note in campaign.queue.notes:
+            console.print(note, markup=False)
+        launcher = LocalLauncher(state=campaign.folder.state)
+        with ConsoleObserver(console, campaign.queue.runs()) as observer:
+            for _ in campaign.carry_out(launcher, observer):
+                pass
+        campaign.store.close()
+        from harness.report.page import write_report
+
+        report = write_report(out, out / "report.html")
+    rows = tuple(read_rows(out, RunRow))
+    console.print(result_table(rows))
+    console.print(closing_text(rows, out, report), markup=False, soft_wrap=True)
+    return 0 if any(row.status is Status.OK for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

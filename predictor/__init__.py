@@ -1,0 +1,1 @@
+"""Joulegraph's predictor: the energy, time and carbon of a request before anything runs."""

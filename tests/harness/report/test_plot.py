@@ -1,0 +1,112 @@
+"""Charts: escaped text, honest axes, specifications that plotly accepts."""
+
+import html
+import json
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.report.plot import Axis, Bars, Mark, Points, label, scatter, script_json, stacked_bars
+
+HOSTILE = "</script><img src=x onerror=alert(1)>%{x} <a href='javascript:alert(1)'>b</a>"
+
+
+def points(y: Sequence[float | None], x: Sequence[float | None] | None = None, note: str = "note") -> Points:
+    return Points(
+        series="setup 1",
+        mark=Mark(colour="#0072B2"),
+        x=(x if x is not None else [float(index + 1) for index in range(len(y))],),
+        y=y,
+        half_widths=[0.1 if value is not None else None for value in y],
+        notes=[(note, "second line")] * len(y),
+    )
+
+
+def spec_of(series: Points, x_axis: Axis | None = None, y_axis: Axis | None = None):  # type: ignore[no-untyped-def]
+    axes = (x_axis or Axis(title="x", log=True),)
+    figure = scatter(name="f", title="t", series=[series], x_axes=axes, y_axis=y_axis or Axis(title="y", log=True))
+    return json.loads(figure.spec)
+
+
+@given(st.text())
+def test_a_label_says_what_it_was_given_and_holds_no_tag(raw: str) -> None:
+    assert html.unescape(label(raw)) == raw.replace("\r", "\r") or "&" in raw
+    assert "<" not in label(raw)
+    assert ">" not in label(raw)
+
+
+@given(st.recursive(st.text() | st.none() | st.integers(), lambda inner: st.lists(inner)))
+def test_json_in_a_script_reads_back_and_cannot_end_the_script(content: object) -> None:
+    written = script_json(content)
+
+    assert json.loads(written) == content
+    assert not set("<>&\u2028\u2029") & set(written)
+
+
+def test_a_hostile_note_is_escaped_and_not_read_as_a_template() -> None:
+    spec = spec_of(points([1.0], note=HOSTILE))
+    trace = spec["data"][0]
+
+    assert trace["hoverinfo"] == "text"
+    assert "hovertemplate" not in trace
+    assert trace["hovertext"] == [html.escape(HOSTILE, quote=False) + "<br>second line"]
+
+
+def test_values_that_are_not_known_are_not_drawn_as_zero() -> None:
+    trace = spec_of(points([1.0, None, math.nan, math.inf]))["data"][0]
+
+    assert trace["y"] == [1.0, None, None, None]
+    assert trace["error_y"]["array"] == [0.1, None, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [([1.0, 10.0], "log"), ([1.0, 9.0], "linear"), ([0.0, 100.0], "linear"), ([None], "linear")]
+)
+def test_an_axis_is_logarithmic_only_where_the_numbers_span_a_decade_and_none_is_zero(
+    values: list[float | None], kind: str
+) -> None:
+    assert spec_of(points(values))["layout"]["yaxis"]["type"] == kind
+
+
+def test_the_unit_stands_beside_the_title_of_the_axis() -> None:
+    layout = spec_of(points([1.0]), y_axis=Axis(title="energy", unit="J"))["layout"]
+
+    assert layout["yaxis"]["title"]["text"] == "energy (J)"
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([1.0, 2.0, 4.0, 32.0], {"tickvals": [1.0, 2.0, 4.0, 32.0]}),
+        ([2.0, 3.0], {"dtick": 1}),
+        ([64.0], {}),
+        ([100.0, 101.0, 1001.0], {"minallowed": math.log10(75)}),
+    ],
+)
+def test_whole_numbers_get_whole_ticks(values: list[float | None], ticks: dict[str, object]) -> None:
+    axis = spec_of(points([1.0] * len(values), values), Axis(title="batch size", log=True, whole=True))["layout"]["xaxis"]
+
+    assert {key: axis[key] for key in ("tickvals", "dtick", "minallowed") if key in axis} == ticks
+
+
+def test_plotly_accepts_every_key_of_the_charts() -> None:
+    piece = Bars(
+        series="gemm",
+        mark=Mark(colour="#0072B2", pattern="/"),
+        names=["#1 · 1 × 2 → 3"],
+        lengths=([1.0], [100.0]),
+        notes=[("note",)],
+    )
+    axes = (Axis(title="energy", unit="J"), Axis(title="share", unit="%"))
+    bars = json.loads(stacked_bars(name="b", title="b", pieces=[piece], axes=axes, names=piece.names).spec)
+    whole = Axis(title="batch", log=True, whole=True)
+
+    for spec in (spec_of(points([1.0, 20.0]), whole), spec_of(points([1.0]), whole), bars):
+        go.Figure(data=spec["data"], layout=spec["layout"])
+        for view in spec["views"]:
+            go.Figure(layout={"xaxis": view["axis"]})
+            assert len(view["data"]) == len(spec["data"])

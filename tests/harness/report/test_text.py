@@ -1,0 +1,58 @@
+"""Numbers and names as the page writes them."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.report import text
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: text.quantity(None, "J"),
+        lambda: text.with_interval(None, 1.0, "J"),
+        lambda: text.percent(None),
+        lambda: text.signed_percent(None, 1.0),
+        lambda: text.count(None),
+        lambda: text.time_span(None),
+        lambda: text.memory(None),
+        lambda: text.yes_no(None),
+        lambda: text.plain(None),
+        lambda: text.quantity(math.nan, "J"),
+        lambda: text.percent(math.inf),
+    ],
+)
+def test_what_is_not_known_is_a_dash(write) -> None:  # type: ignore[no-untyped-def]
+    assert write() == "–"
+
+
+def test_an_interval_is_relative_to_the_size_of_a_negative_value() -> None:
+    assert text.with_interval(-2.0, 0.5, "J") == "-2 J ± 25 %"
+
+
+def test_zero_is_shown_as_zero_and_not_as_unknown() -> None:
+    assert text.quantity(0.0, "J") == "0 J"
+    assert text.with_interval(0.0, 0.1, "J") == "0 J"
+
+
+@given(st.text())
+def test_text_of_the_dataset_becomes_one_line_without_control_characters(raw: str) -> None:
+    shown = text.plain(raw)
+
+    assert all(character.isprintable() or character == " " for character in shown) or "\u3000" in raw
+    assert "\n" not in shown
+    assert shown == shown.strip()
+
+
+@given(st.text(), st.integers(min_value=1, max_value=80))
+def test_short_text_is_never_longer_than_asked(raw: str, length: int) -> None:
+    assert len(text.short(raw, length)) <= length
+
+
+@given(st.text())
+def test_any_text_is_accepted_as_a_time_and_as_a_model(raw: str) -> None:
+    text.moment(raw)
+    assert text.model_name(raw)
