@@ -117,50 +117,62 @@ def _energy_text(run: RunRow) -> str:
 
 def plan_table(planned: Sequence[Planned]) -> Table:
     """Every run of a plan with what it is expected to take; the last row is the total."""
-    table = Table(title="Planned runs (estimates)", caption="time: the whole run with its windows and trials")
-    for heading, justify in (
-        ("model", "left"), ("GPUs", "right"), ("batch", "right"), ("prompt", "right"), ("output", "right"),
-        ("time", "right"), ("memory", "right"), ("energy of a request", "right"), ("note", "left"),
-    ):  # fmt: skip
-        table.add_column(heading, justify="left" if justify == "left" else "right")
-    for each in planned:
+    several = len({each.job.request.model for each in planned}) > 1
+    table = _table(
+        "Planned runs (estimates)",
+        several,
+        ("GPUs", "batch", "prompt", "output", "run takes", "memory", "energy of a request", "note"),
+    )
+    notes: list[str] = []
+    for number, each in enumerate(planned, start=1):
         job, estimate = each.job, each.run.estimate
-        runs = job.skipped is None
+        note = f"skipped: {job.skipped}" if job.skipped else f"shortened: {job.clipped}" if job.clipped else ""
+        if note and note not in notes:
+            notes.append(note)
         table.add_row(
-            escape(job.request.model),
+            str(number),
+            *([escape(job.request.model)] if several else []),
             str(job.deployment.n_gpus),
             str(job.request.batch_size),
             str(job.request.prompt_tokens),
             str(job.request.output_tokens),
-            duration(job.estimate_s) if runs else "–",
+            duration(job.estimate_s) if job.skipped is None else "–",
             gibibytes(estimate.memory_bytes),
-            si(estimate.energy_j, "J") if runs else "–",
-            escape(f"skipped: {job.skipped}" if job.skipped else f"shortened: {job.clipped}" if job.clipped else ""),
+            si(estimate.energy_j, "J") if job.skipped is None else "–",
+            f"[{notes.index(note) + 1}]".replace("[", "\\[") if note else "",
         )
-    made = [each for each in planned if each.job.skipped is None]
     table.add_section()
-    table.add_row(
-        f"{len(made)} runs", "", "", "", "",
+    table.add_row(*_total_cells(planned, several))
+    table.caption = "\n".join(escape(f"[{number}] {note}") for number, note in enumerate(notes, start=1)) or None
+    return table
+
+
+def _total_cells(planned: Sequence[Planned], several: bool) -> list[str]:
+    made = [each for each in planned if each.job.skipped is None]
+    return [
+        str(len(made)),
+        *([""] if several else []),
+        *("", "", "", ""),
         duration(sum(each.job.estimate_s for each in made)),
         gibibytes(max((each.run.estimate.memory_bytes for each in made), default=0)),
-        si(sum(each.run.estimate.energy_j for each in made), "J"), "",
-    )  # fmt: skip
-    return table
+        si(sum(each.run.estimate.energy_j for each in made), "J"),
+        "",
+    ]
 
 
 def result_table(rows: Sequence[RunRow]) -> Table:
     """Every run with its energy, and how the numbers came about."""
     provenances = sorted({row.provenance.value for row in rows})
     qualities = sorted({row.quality.value for row in rows})
-    table = Table(title=f"Runs ({', '.join(provenances)} energy; quality {', '.join(qualities)})")
-    table.add_column("model")
-    for heading in ("batch", "prompt", "output", "status", "energy of a request", "per output token", "time"):
-        table.add_column(heading, justify="right")
-    for row in rows:
+    several = len({row.model for row in rows}) > 1
+    headings = ("batch", "prompt", "output", "status", "energy of a request", "per output token", "time")
+    table = _table(f"Runs ({', '.join(provenances)} energy; quality {', '.join(qualities)})", several, headings)
+    for number, row in enumerate(rows, start=1):
         tokens = row.batch_size * row.output_tokens
         per_token = None if row.energy_j is None or tokens == 0 else row.energy_j / tokens
         table.add_row(
-            escape(row.model),
+            str(number),
+            *([escape(row.model)] if several else []),
             str(row.batch_size),
             str(row.prompt_tokens),
             str(row.output_tokens),
@@ -169,6 +181,16 @@ def result_table(rows: Sequence[RunRow]) -> Table:
             "–" if per_token is None else si(per_token, "J"),
             "–" if row.duration_s is None else duration(row.duration_s),
         )
+    return table
+
+
+def _table(title: str, several_models: bool, headings: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column("#", justify="right")
+    if several_models:
+        table.add_column("model", overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right")
     return table
 
 

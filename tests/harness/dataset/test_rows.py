@@ -20,7 +20,7 @@ def test_rows_survive_the_way_through_arrow(example_measurements: Examples) -> N
         for table in Table:
             rows = table.rows_of(measurement)
             columns = [column.to_pylist() for column in arrow_table(table, rows).columns]
-            back: Any = rows_from_values(table.row_class, columns)  # type: ignore[type-var]
+            back: Any = rows_from_values(table.row_class, columns)
             assert back == rows
             assert list(map(repr, back)) == list(map(repr, rows))  # enumerations are members again, not text
 

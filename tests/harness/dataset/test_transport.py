@@ -16,7 +16,7 @@ from harness.records import Measurement
 
 Examples = Callable[..., tuple[Measurement, ...]]
 SCALARS: dict[type, st.SearchStrategy[Any]] = {
-    str: st.text(st.characters(exclude_categories=("Cs",))),
+    str: st.text(st.characters(codec="utf-8")),
     int: st.integers(-(2**63), 2**63 - 1),
     float: st.floats(allow_nan=False, allow_infinity=False),
     bool: st.booleans(),
