@@ -68,6 +68,7 @@ def card_text(facts: Mapping[RunFacts, int], manifest: Manifest | None, parts: C
         _INTRODUCTION,
         _provenance(facts),
         _runs(facts),
+        *([_UNFINISHED] if parts else []),
         _tables(manifest),
         _USE,
     ]
@@ -83,6 +84,10 @@ def escaped(text: str) -> str:
 _INTRODUCTION = """Made with Joulegraph. A run is one request (model, batch size, prompt tokens, output tokens, dtype)
 on one deployment. Energies are joules summed over the GPUs in use, gross of idle power unless a column says otherwise.
 Null means "not known". The energy of a kernel is always inferred, never read; `method` says how.
+"""
+
+_UNFINISHED = """**More runs are being recorded.** The counts on this page are of the time it was written; the tables
+hold every run recorded since.
 """
 
 _USE = """## Use
@@ -162,7 +167,7 @@ def _runs(facts: Mapping[RunFacts, int]) -> str:
 def _tables(manifest: Manifest | None) -> str:
     lines = ["## Tables\n", "| table | what a row is | rows |", "|---|---|---|"]
     for table in Table:
-        rows = str(sum(file.rows for file in manifest.files_of(table))) if manifest else "being written"
+        rows = str(sum(file.rows for file in manifest.files_of(table))) if manifest else ""
         meaning = (table.row_class.__doc__ or "").splitlines()[0]
         lines.append(f"| `{table.title}` | {meaning} | {rows} |")
     return "\n".join([*lines, ""])

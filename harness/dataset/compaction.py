@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from harness.dataset.disk import Disk, temporary
+from harness.dataset.disk import Disk, publish, temporary
 from harness.dataset.files import Written, damaged, file_sha256, parquet_sink, read_batches
 from harness.dataset.layout import COMPACTED, Contents, files_of, table_folder
 from harness.dataset.manifest import ListedFile
@@ -51,7 +51,6 @@ def _compact_table(
     merged = [_intact(folder, file) for file in listed if file.size_bytes < MERGE_BELOW_BYTES]
     groups = row_groups(batch for path in (*merged, *parts) for batch in read_batches(path, table))
     new = tuple(_write_files(disk, folder, table, groups, written))
-    disk.sync_folder(table_folder(folder, table))
     return (*kept, *new)
 
 
@@ -85,7 +84,8 @@ def _write_files(
         path = _next_path(folder, table)
         written.append(path)
         done = _write_file(disk, path, table, group, groups)
-        disk.replace(temporary(path), path)
+        disk.sync([temporary(path)])
+        publish(disk, [path])
         yield ListedFile(
             table=table,
             path=path.relative_to(folder).as_posix(),
@@ -96,7 +96,7 @@ def _write_files(
 
 
 def _write_file(disk: Disk, path: Path, table: Table, first: pa.Table, rest: Iterator[pa.Table]) -> Written:
-    with parquet_sink(disk, path, table) as sink:
+    with parquet_sink(disk, path, table, lasting=True) as sink:
         sink.write(first)
         while sink.size_bytes < FULL_FILE_BYTES and (group := next(rest, None)) is not None:
             sink.write(group)

@@ -5,7 +5,8 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -25,20 +26,15 @@ class Disk:
         """Open a file for writing, emptied if it is there."""
         return path.open("wb")
 
-    def sync(self, file: BinaryIO) -> None:
-        """Wait until what was written survives a power cut."""
-        file.flush()
-        os.fsync(file.fileno())
+    def sync(self, paths: Sequence[Path]) -> None:
+        """Wait until files, or the names in folders, survive a power cut.
 
-    def sync_folder(self, path: Path) -> None:
-        """Wait until names made, replaced or removed in a folder survive a power cut."""
-        if os.name == "nt":  # Windows cannot open a folder, and orders its metadata itself
-            return
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        All at once: a file system writes its journal once for all that wait, which is several times faster.
+        """
+        if paths:
+            with ThreadPoolExecutor(len(paths)) as pool:
+                for done in [pool.submit(_sync, path) for path in paths]:
+                    done.result()
 
     def replace(self, source: Path, target: Path) -> None:
         """Give a file its final name, atomically."""
@@ -51,6 +47,16 @@ class Disk:
     def free_bytes(self, path: Path) -> int:
         """Space left on the volume of a folder."""
         return shutil.disk_usage(path).free
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder, and keeps its names itself
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class HashingFile(io.RawIOBase):
@@ -98,9 +104,15 @@ def write_text(disk: Disk, path: Path, text: str) -> None:
     """Replace a small file, atomically and durably."""
     with disk.open_new(temporary(path)) as file:
         file.write(text.encode())
-        disk.sync(file)
-    disk.replace(temporary(path), path)
-    disk.sync_folder(path.parent)
+    disk.sync([temporary(path)])
+    publish(disk, [path])
+
+
+def publish(disk: Disk, paths: Sequence[Path]) -> None:
+    """Give files their names, durably. Their content must have been waited for: a name promises it."""
+    for path in paths:
+        disk.replace(temporary(path), path)
+    disk.sync(sorted({path.parent for path in paths}))
 
 
 @contextmanager

@@ -30,15 +30,17 @@ class Written:
 class ParquetSink:
     """A Parquet file being written. Use ``parquet_sink``."""
 
-    def __init__(self, file: HashingFile, table: Table) -> None:
+    def __init__(self, file: HashingFile, table: Table, *, lasting: bool) -> None:
         self._file = file
+        schema = arrow_schema(table)
+        # Text repeats from row to row; numbers seldom do, and trying a dictionary on them costs half the time.
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
         self._writer = pq.ParquetWriter(
             pa.PythonFile(file, mode="w"),
-            arrow_schema(table),
-            compression="zstd",
-            compression_level=1,
-            # Text repeats from row to row; numbers seldom do, and trying a dictionary on them costs half the time.
-            use_dictionary=[field.name for field in arrow_schema(table) if pa.types.is_string(field.type)],
+            schema,
+            compression="zstd" if lasting else "lz4",
+            compression_level=1 if lasting else None,
+            use_dictionary=texts if lasting else False,
         )
         self.rows = 0
 
@@ -64,13 +66,12 @@ class ParquetSink:
 
 
 @contextmanager
-def parquet_sink(disk: Disk, path: Path, table: Table) -> Iterator[ParquetSink]:
-    """Write the temporary file of ``path``: it is on the disk, footer and all, after ``finish`` and leaving."""
+def parquet_sink(disk: Disk, path: Path, table: Table, *, lasting: bool) -> Iterator[ParquetSink]:
+    """Write the temporary file of ``path``, quickly or, if it is ``lasting``, small; ``publish`` gives it its name."""
     with disk.open_new(temporary(path)) as file:
-        sink = ParquetSink(HashingFile(file), table)
+        sink = ParquetSink(HashingFile(file), table, lasting=lasting)
         try:
             yield sink
-            disk.sync(file)
         except BaseException:
             sink.drop()
             raise

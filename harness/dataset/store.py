@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from harness import __version__
 from harness.dataset.card import PartPattern, RunFacts, card_text, run_facts
 from harness.dataset.compaction import ROW_GROUP_ROWS, compact
-from harness.dataset.disk import Disk, refusals, temporary, write_text
+from harness.dataset.disk import Disk, publish, refusals, temporary, write_text
 from harness.dataset.files import parquet_sink
 from harness.dataset.layout import BULK, CARD, PART, Contents, files_of, survey, table_folder
 from harness.dataset.manifest import MANIFEST, Manifest, manifest_text
@@ -105,7 +105,8 @@ class DatasetStore:
         Raises ``CannotWrite``, and ``DatasetError`` for a run that is there already or a value no column can hold.
         After ``CannotWrite`` the run is there only if ``contains`` says so: then just the card could not be renewed.
         """
-        tables = {table: arrow_table(table, table.rows_of(measurement)) for table in Table}
+        rows = {table: table.rows_of(measurement) for table in Table}
+        tables = {table: arrow_table(table, found) for table, found in rows.items() if found}
         run_id = measurement.run.run_id
         if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", run_id) is None:
             raise unfit(Table.RUNS, "run_id", f"{run_id!r} cannot be part of a file name")
@@ -165,11 +166,14 @@ class DatasetStore:
             self._write_part(f"{prefix}{name}.parquet", new)
         self._facts.update(run_facts(row) for row in runs)
         self._run_ids.update(row.run_id for row in runs)
-        self._patterns.update(PartPattern(table=table, prefix=prefix) for table in new)
+        patterns = {PartPattern(table=table, prefix=prefix) for table in new}
+        renew_card = not patterns <= self._patterns
+        self._patterns |= patterns
         for table in new.keys() & self._shared_ids.keys():
             self._shared_ids[table].update(new[table].column(table.shared_key).to_pylist())
-        with refusals(self._disk, self.folder, needed_bytes):
-            self._write_card()
+        if renew_card:
+            with refusals(self._disk, self.folder, needed_bytes):
+                self._write_card()
 
     def _check_runs(self, runs: list[RunRow]) -> None:
         run_ids = [row.run_id for row in runs]
@@ -192,20 +196,16 @@ class DatasetStore:
         *others, runs = sorted(tables, key=lambda table: table is Table.RUNS)
         try:
             for table in tables:
-                with parquet_sink(self._disk, paths[table], table) as sink:
+                with parquet_sink(self._disk, paths[table], table, lasting=False) as sink:
                     for start in range(0, tables[table].num_rows, ROW_GROUP_ROWS):
                         sink.write(tables[table].slice(start, ROW_GROUP_ROWS))
                     sink.finish()
-            for table in others:
-                self._publish(paths[table])
-            self._publish(paths[runs])
+            self._disk.sync([temporary(path) for path in paths.values()])
+            publish(self._disk, [paths[table] for table in others])
+            publish(self._disk, [paths[runs]])
         except OSError:
             self._discard([paths[runs], *(paths[table] for table in others)])
             raise
-
-    def _publish(self, path: Path) -> None:
-        self._disk.replace(temporary(path), path)
-        self._disk.sync_folder(path.parent)
 
     def _discard(self, paths: list[Path]) -> None:
         for path in paths:
@@ -234,8 +234,7 @@ def _make_folders(disk: Disk, folder: Path) -> None:
     for home in missing:
         disk.make_folder(home)
     if missing:
-        disk.sync_folder(missing[0].parent)
-        disk.sync_folder(folder)
+        disk.sync([missing[0].parent, folder])
 
 
 def _check_references(tables: Mapping[Table, pa.Table], run_ids: list[str]) -> None:

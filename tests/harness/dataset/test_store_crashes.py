@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -83,13 +83,11 @@ class FaultyDisk(Disk):
         self._unsynced.add(path)
         return cast("BinaryIO", FaultyFile(path, self))
 
-    def sync(self, file: BinaryIO) -> None:
-        self.step()
-        self._unsynced.discard(Path(file.name))
-
-    def sync_folder(self, path: Path) -> None:
-        self.step()
-        self._undo = [entry for entry in self._undo if entry[0] != path]
+    def sync(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            self.step()
+            self._unsynced.discard(path)
+            self._undo = [entry for entry in self._undo if entry[0] != path]
 
     def replace(self, source: Path, target: Path) -> None:
         self.step()

@@ -4,6 +4,7 @@ import html
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -26,15 +27,16 @@ def points(y: Sequence[float | None], x: Sequence[float | None] | None = None, n
     )
 
 
-def spec_of(series: Points, x_axis: Axis | None = None, y_axis: Axis | None = None):  # type: ignore[no-untyped-def]
+def spec_of(series: Points, x_axis: Axis | None = None, y_axis: Axis | None = None) -> dict[str, Any]:
     axes = (x_axis or Axis(title="x", log=True),)
     figure = scatter(name="f", title="t", series=[series], x_axes=axes, y_axis=y_axis or Axis(title="y", log=True))
-    return json.loads(figure.spec)
+    spec: dict[str, Any] = json.loads(figure.spec)
+    return spec
 
 
 @given(st.text())
 def test_a_label_says_what_it_was_given_and_holds_no_tag(raw: str) -> None:
-    assert html.unescape(label(raw)) == raw.replace("\r", "\r") or "&" in raw
+    assert html.unescape(label(raw)) == raw
     assert "<" not in label(raw)
     assert ">" not in label(raw)
 
@@ -88,7 +90,8 @@ def test_the_unit_stands_beside_the_title_of_the_axis() -> None:
     ],
 )
 def test_whole_numbers_get_whole_ticks(values: list[float | None], ticks: dict[str, object]) -> None:
-    axis = spec_of(points([1.0] * len(values), values), Axis(title="batch size", log=True, whole=True))["layout"]["xaxis"]
+    spec = spec_of(points([1.0] * len(values), values), Axis(title="batch size", log=True, whole=True))
+    axis = spec["layout"]["xaxis"]
 
     assert {key: axis[key] for key in ("tickvals", "dtick", "minallowed") if key in axis} == ticks
 

@@ -1,0 +1,66 @@
+"""Datasets to make pages of."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.dataset.store import DatasetStore
+from harness.records import Measurement, Status
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>{{7*7}}%{x}"
+DatasetOf = Callable[..., Path]
+
+
+def hostile(measurement: Measurement) -> Measurement:
+    """The same measurement with markup in every text that may come from elsewhere."""
+    run = measurement.run
+    run = replace(run, model=HOSTILE, gpu=f"cpu: {HOSTILE}", clipped=HOSTILE, dtype=HOSTILE, method=HOSTILE)
+    run = replace(run, runtime=HOSTILE, attention=HOSTILE, model_revision=HOSTILE, quantization=HOSTILE)
+    run = replace(run, status_detail=HOSTILE, source=HOSTILE, started_at_utc=HOSTILE, parallelism=HOSTILE)
+    environment = measurement.environment
+    if environment is not None:
+        environment = replace(environment, device_name=HOSTILE, cpu=HOSTILE, calibration=HOSTILE, topology=HOSTILE)
+    return replace(
+        measurement,
+        run=run,
+        environment=environment,
+        phases=tuple(replace(row, method=HOSTILE) for row in measurement.phases),
+        kernels=tuple(replace(row, op=HOSTILE, module=HOSTILE) for row in measurement.kernels),
+        readings=tuple(
+            replace(row, meter=HOSTILE, rejected=HOSTILE if row.trial == 1 else None) for row in measurement.readings
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def dataset_of(tmp_path_factory: pytest.TempPathFactory) -> DatasetOf:
+    """Call it with measurements to get the folder of a dataset that holds them."""
+
+    def write(*measurements: Measurement) -> Path:
+        folder = tmp_path_factory.mktemp("dataset")
+        with DatasetStore.open(folder) as store:
+            for measurement in measurements:
+                store.append(measurement)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def mixed(dataset_of: DatasetOf, example_measurements: Callable[..., tuple[Measurement, ...]]) -> Path:
+    """Measured and estimated runs, and one failure of each kind."""
+    return dataset_of(*example_measurements(n_runs=9))
+
+
+@pytest.fixture(scope="session")
+def hostile_dataset(dataset_of: DatasetOf, example_measurements: Callable[..., tuple[Measurement, ...]]) -> Path:
+    """Markup in every text."""
+    return dataset_of(*map(hostile, example_measurements(n_runs=6)))
+
+
+@pytest.fixture(scope="session")
+def failed(dataset_of: DatasetOf, example_measurements: Callable[..., tuple[Measurement, ...]]) -> Path:
+    """No run finished."""
+    return dataset_of(*(one for one in example_measurements(n_runs=6) if one.run.status is not Status.OK))
