@@ -84,8 +84,7 @@ def _write_files(
         path = _next_path(folder, table)
         written.append(path)
         done = _write_file(disk, path, table, group, groups)
-        disk.sync([temporary(path)])
-        publish(disk, [path])
+        publish(disk, path)
         yield ListedFile(
             table=table,
             path=path.relative_to(folder).as_posix(),

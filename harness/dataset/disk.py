@@ -104,15 +104,14 @@ def write_text(disk: Disk, path: Path, text: str) -> None:
     """Replace a small file, atomically and durably."""
     with disk.open_new(temporary(path)) as file:
         file.write(text.encode())
+    publish(disk, path)
+
+
+def publish(disk: Disk, path: Path) -> None:
+    """Give a complete file its name, durably: first its content, then the name that promises it."""
     disk.sync([temporary(path)])
-    publish(disk, [path])
-
-
-def publish(disk: Disk, paths: Sequence[Path]) -> None:
-    """Give files their names, durably. Their content must have been waited for: a name promises it."""
-    for path in paths:
-        disk.replace(temporary(path), path)
-    disk.sync(sorted({path.parent for path in paths}))
+    disk.replace(temporary(path), path)
+    disk.sync([path.parent])
 
 
 @contextmanager

@@ -41,6 +41,7 @@ class ParquetSink:
             compression="zstd" if lasting else "lz4",
             compression_level=1 if lasting else None,
             use_dictionary=texts if lasting else False,
+            write_statistics=lasting,
         )
         self.rows = 0
 
@@ -67,7 +68,7 @@ class ParquetSink:
 
 @contextmanager
 def parquet_sink(disk: Disk, path: Path, table: Table, *, lasting: bool) -> Iterator[ParquetSink]:
-    """Write the temporary file of ``path``, quickly or, if it is ``lasting``, small; ``publish`` gives it its name."""
+    """Write the temporary file of ``path``, quickly or, if it is ``lasting``, small; and renamed by the caller."""
     with disk.open_new(temporary(path)) as file:
         sink = ParquetSink(HashingFile(file), table, lasting=lasting)
         try:

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from harness import __version__
 from harness.dataset.card import PartPattern, RunFacts, card_text, run_facts
 from harness.dataset.compaction import ROW_GROUP_ROWS, compact
-from harness.dataset.disk import Disk, publish, refusals, temporary, write_text
+from harness.dataset.disk import Disk, refusals, temporary, write_text
 from harness.dataset.files import parquet_sink
 from harness.dataset.layout import BULK, CARD, PART, Contents, files_of, survey, table_folder
 from harness.dataset.manifest import MANIFEST, Manifest, manifest_text
@@ -200,9 +200,13 @@ class DatasetStore:
                     for start in range(0, tables[table].num_rows, ROW_GROUP_ROWS):
                         sink.write(tables[table].slice(start, ROW_GROUP_ROWS))
                     sink.finish()
-            self._disk.sync([temporary(path) for path in paths.values()])
-            publish(self._disk, [paths[table] for table in others])
-            publish(self._disk, [paths[runs]])
+            # Names of other tables mean nothing before the one in runs: they are waited for with the content.
+            for table in others:
+                self._disk.replace(temporary(paths[table]), paths[table])
+            content = [*(paths[table] for table in others), temporary(paths[runs])]
+            self._disk.sync([*content, *(paths[table].parent for table in others)])
+            self._disk.replace(temporary(paths[runs]), paths[runs])
+            self._disk.sync([paths[runs].parent])
         except OSError:
             self._discard([paths[runs], *(paths[table] for table in others)])
             raise

@@ -1,0 +1,101 @@
+"""What only a machine with an NVIDIA GPU can check: ``tox -e gpu``. Elsewhere each test skips with the reason."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.dataset.reading import read_rows
+from harness.hardware import find
+from harness.meters.selection import find_gpus, meters_for
+from harness.records import EnvironmentRow, KernelRow, PhaseRow, Provenance, ReadingRow, RunRow, Status
+
+SEARCH = find_gpus()
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not SEARCH.gpus, reason=f"no NVIDIA GPU here: {(SEARCH.why_none or '').splitlines()[:1]}"),
+]
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+}
+
+
+def test_the_energy_counter_moves_and_its_step_is_found() -> None:
+    bank = meters_for("cuda")
+    try:
+        bank.measure_steps()
+        assert bank.provenance is Provenance.MEASURED
+        assert 0.001 < bank.step_s < 1
+    finally:
+        bank.close()
+
+
+def test_clocks_temperature_and_facts_of_the_gpu_are_read() -> None:
+    bank = meters_for("cuda")
+    try:
+        (conditions,), (facts,) = bank.conditions(), bank.facts()
+    finally:
+        bank.close()
+
+    assert conditions.sm_clock_mhz
+    assert conditions.temperature_c
+    assert facts.driver
+    assert facts.uuid_sha256
+
+
+def test_every_gpu_here_is_in_the_hardware_table() -> None:
+    for gpu in SEARCH.gpus:
+        assert find(gpu.name).board_power_w
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gpu")
+    config = folder / "config.json"
+    config.write_text(json.dumps(SMALL))
+    command = [sys.executable, "-m", "harness.run", "--gpus", "1", "--models", str(config), "--random-weights"]
+    command += ["--quality", "quick", "--requests", "4x512x32", "--out", str(folder / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return folder / "out"
+
+
+def test_a_run_on_the_gpu_is_measured(dataset: Path) -> None:
+    (row,) = read_rows(dataset, RunRow)
+    (environment,) = read_rows(dataset, EnvironmentRow)
+
+    assert row.status is Status.OK
+    assert row.provenance is Provenance.MEASURED
+    assert row.energy_j is not None
+    assert row.duration_s is not None
+    power_w = row.energy_j / row.duration_s
+    assert environment.power_limit_w is not None
+    assert 0 < power_w <= 1.1 * environment.power_limit_w
+
+
+def test_kernels_on_the_gpu_are_traced_with_their_device_time(dataset: Path) -> None:
+    kernels = list(read_rows(dataset, KernelRow))
+    phases = {row.phase: row for row in read_rows(dataset, PhaseRow)}
+
+    assert {row.kind.value for row in kernels} >= {"gemm", "attention"}
+    for phase, row in phases.items():
+        device_s = sum(kernel.duration_s or 0 for kernel in kernels if kernel.phase is phase)
+        assert 0 < device_s <= (row.duration_s or 0)
+
+
+def test_readings_hold_counter_values_clocks_and_temperature(dataset: Path) -> None:
+    for row in read_rows(dataset, ReadingRow):
+        assert row.meter == "nvml:0"
+        assert row.sm_clock_mhz
+        assert row.temperature_c
