@@ -44,7 +44,7 @@ def _run(invocation: Invocation) -> int:
     console = Console(highlight=False)
     plan, out = invocation.plan, invocation.out or invocation.plan.default_folder
     if invocation.dry_run:
-        console.print(plan_table(look_around(plan).planned(plan)))
+        console.print(plan_table(look_around(plan, to_run=False).planned(plan)))
         return 0
     with Campaign.open(out, plan, lambda: look_around(plan)) as campaign:
         for note in campaign.queue.notes:

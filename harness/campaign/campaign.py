@@ -60,9 +60,9 @@ class Surroundings:
         return planned_runs(plan, self.site, self.subjects)
 
 
-def look_around(plan: Plan) -> Surroundings:
-    """Find devices, meters and models; raises ``UsageError`` and ``MeterError``."""
-    site = find_site(plan)
+def look_around(plan: Plan, *, to_run: bool = True) -> Surroundings:
+    """Find devices, meters and models; raises ``UsageError`` and ``MeterError``. Planning alone needs no usable GPU."""
+    site = find_site(plan, to_run=to_run)
     return Surroundings(site=site, subjects=find_subjects(plan, site))
 
 

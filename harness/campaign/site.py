@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import torch
 
 from harness.campaign.estimate import Machine
 from harness.campaign.plan import Plan
@@ -57,13 +58,23 @@ class Site:
         )
 
 
-def find_site(plan: Plan, gpus: GpuSearch | None = None) -> Site:
-    """Look at this machine; raises ``UsageError`` or ``MeterError`` where the plan cannot run on it."""
-    search = find_gpus() if gpus is None else gpus
+def find_site(plan: Plan, *, to_run: bool = True) -> Site:
+    """Look at this machine; raises ``UsageError`` or ``MeterError`` where the plan cannot run on it.
+
+    ``to_run=False`` is for planning only: the GPUs need not be usable by torch.
+    """
+    search = find_gpus()
     device = plan.device if plan.device != "auto" else ("cuda" if search.gpus or plan.gpus else "cpu")
     if device == "cpu":
         return _cpu_site(plan)
-    return _gpu_site(plan, search)
+    site = _gpu_site(plan, search)
+    if to_run and not torch.cuda.is_available():
+        raise UsageError(
+            f"The driver lists {site.gpu}, and torch {torch.__version__} cannot use it: it is built for "
+            f"{f'CUDA {torch.version.cuda}' if torch.version.cuda else 'the CPU only'}.\n"
+            "Install a torch build for this driver, or run on the CPU with `--device cpu`."
+        )
+    return site
 
 
 def _cpu_site(plan: Plan) -> Site:
@@ -109,7 +120,7 @@ def _gpu_site(plan: Plan, search: GpuSearch) -> Site:
         )
     if max(counts) > len(search.gpus):
         raise UsageError(
-            f"This plan asks for {max(counts)} GPUs per run, and {len(search.gpus)} are visible here.\n"
+            f"This plan asks for {max(counts)} GPUs per run, and {len(search.gpus)} can be seen here.\n"
             f"Ask for at most --gpus {len(search.gpus)}, or make more visible with CUDA_VISIBLE_DEVICES."
         )
     _refuse_several_ranks(counts)

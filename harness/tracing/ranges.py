@@ -1,11 +1,11 @@
 """Named ranges for run, phase, step and module, seen by NVTX tools and by the torch profiler.
 
-NVTX ranges cost about a microsecond, or nothing where no tool listens, so they are on in the energy pass too.
-``record_function`` and module hooks cost more and are used only in the tracing pass.
+Where nothing listens a range costs well under a microsecond, so they are on in the energy pass too. While the torch
+profiler records, ``marked`` shows its ranges to it as well; module hooks cost more and are used in that pass only.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,20 +19,24 @@ except ImportError:  # NVTX exists for Linux only
 MODULE_PREFIX = "module:"
 
 
+def marked(name: str) -> AbstractContextManager[object]:
+    """Name a span of time, e.g. ``run:1f3a``, ``phase:decode``, ``step:7``."""
+    span: AbstractContextManager[object] = nullcontext() if nvtx is None else nvtx.annotate(name, domain="joulegraph")
+    return _recorded(name, span) if torch.autograd._profiler_enabled() else span
+
+
 @contextmanager
-def marked(name: str, *, traced: bool = False) -> Iterator[None]:
-    """Name a span of time, e.g. ``run:1f3a``, ``phase:decode``, ``step:7``; ``traced`` shows it to the profiler too."""
-    with ExitStack() as stack:
-        if nvtx is not None:
-            stack.enter_context(nvtx.annotate(name, domain="joulegraph"))
-        if traced:
-            stack.enter_context(record_function(name))
+def _recorded(name: str, span: AbstractContextManager[object]) -> Iterator[None]:
+    with span, record_function(name):
         yield
 
 
 @contextmanager
 def module_ranges(model: torch.nn.Module) -> Iterator[None]:
-    """Open a range named after its path around every module's forward, for as long as the context lasts."""
+    """Open a range named after its path around every module's forward, for as long as the context lasts.
+
+    A forward that raises closes its range too, and no hook outlives the context.
+    """
     open_ranges: list[Any] = []
 
     def enter(name: str) -> Any:
@@ -50,5 +54,5 @@ def module_ranges(model: torch.nn.Module) -> Iterator[None]:
         for name, module in model.named_modules():
             if name:
                 stack.callback(module.register_forward_pre_hook(enter(name)).remove)
-                stack.callback(module.register_forward_hook(leave).remove)
+                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield

@@ -1,36 +1,40 @@
 """Kernels from the torch profiler's timeline.
 
-On a GPU a kernel is the operator that launched device work, and its time is that of the device kernels below it. On
-the CPU operators are the kernels: the deepest operator that touches data. Views and allocations move nothing, so
-their time belongs to the host gaps, as does everything between operators.
+On a GPU a kernel is an operator that launched device work, and its time is that of the device kernels. On the CPU
+operators are the kernels: those with a cost formula or a CPU implementation of their own, with all they call inside;
+an operator composed of others is looked into. Views and allocations move nothing, so their time belongs to the host
+gaps, as does everything between operators.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from harness.kernels import KernelKind, Phase, shape_text
-from harness.tracing.costs import DTYPE_NAMES, FUSED, Cost, OpCall, Tensor, cost_of
+from harness.tracing.costs import KNOWN, cost_of
+from harness.tracing.operands import DTYPES, PROFILER_NAMES, Cost, OpCall, Tensor, total
 from harness.tracing.ranges import MODULE_PREFIX, marked, module_ranges
 
 _HOUSEKEEPING = frozenset(
     {"view", "_unsafe_view", "as_strided", "transpose", "t", "permute", "slice", "select", "narrow", "expand"}
     | {"expand_as", "unsqueeze", "squeeze", "unflatten", "flatten", "chunk", "split", "split_with_sizes", "unbind"}
-    | {"detach", "detach_", "alias", "lift_fresh", "_reshape_alias", "view_as", "numpy_T", "movedim", "swapaxes"}
-    | {"empty", "empty_like", "empty_strided", "new_empty", "resize_", "set_", "result_type", "resolve_conj"}
-    | {"resolve_neg", "is_nonzero", "item", "can_cast", "broadcast_tensors", "diagonal", "unfold", "real", "imag"}
-    | {"_to_cpu", "fill_", "zero_", "conj", "_conj", "tensor_split", "unsafe_split", "is_floating_point"}
+    | {"as_strided_", "transpose_", "unsqueeze_", "squeeze_", "t_", "swapaxes", "movedim", "numpy_T", "mT", "mH"}
+    | {"detach", "detach_", "alias", "lift_fresh", "_reshape_alias", "view_as", "diagonal", "unfold", "real", "imag"}
+    | {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_", "result_type"}
+    | {"resolve_conj", "resolve_neg", "conj", "_conj", "is_nonzero", "item", "can_cast", "broadcast_tensors"}
+    | {"tensor_split", "unsafe_split", "is_floating_point", "scalar_tensor", "is_pinned"}
 )
-# Wrappers that move no data themselves: what they do, if anything, is below them.
-_WRAPPERS = frozenset({"to", "_to_copy", "reshape", "contiguous", "matmul", "linear", "dropout", "type_as", "float"})
+# Composites that may do nothing at all; what they do, if anything, is below them.
+_WRAPPERS = frozenset({"to", "_to_copy", "reshape", "contiguous", "matmul", "linear", "dropout", "type_as", "clone"})
 _NORM_MODULE = re.compile(r"(norm|^ln)[^.]*$|(^|\.)ln_[^.]*$", re.IGNORECASE)
 _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 _S_PER_US = 1e-6
-_PROFILER_DTYPES = {name: spelt for spelt, name in DTYPE_NAMES.items() if spelt != "long"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,19 +91,17 @@ def trace(model: torch.nn.Module, phase: Phase, work: Callable[[], None], *, dty
         torch.inference_mode(),
         module_ranges(model),
         profile(activities=activities, record_shapes=True) as profiler,
-        marked(f"phase:{phase}", traced=True),
     ):
         work()
-    events = profiler.events() or []
-    roots = [event for event in events if event.cpu_parent is None]
-    walk = _Walk(on_device=any(event.kernels for event in events), list_dtype=_PROFILER_DTYPES[dtype])
+    return kernels_of(profiler.events() or (), dtype=dtype)
+
+
+def kernels_of(events: Iterable[Any], *, dtype: str) -> tuple[TracedKernel, ...]:
+    """The kernels in a list of ``torch.autograd.profiler_util.FunctionEvent``, as ``trace`` returns them."""
+    # The device's own events have no parent either: their time is on the operators that launched them.
+    roots = [event for event in events if event.cpu_parent is None and event.device_type == DeviceType.CPU]
+    walk = _Walk(on_device=any(map(_uses_device, roots)), list_dtype=PROFILER_NAMES[dtype])
     return _grouped(launch for root in roots for launch in walk.launches(root, None))
-
-
-def _name(event: Any) -> str | None:
-    """Operator name without its namespace; None for ranges and runtime calls."""
-    namespace, _, op = str(event.name).partition("::")
-    return op if op and namespace not in {"", "cuda"} else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,54 +115,108 @@ class _Walk:
         """Yield each kernel at or below an event, with the module it ran in."""
         if event.name.startswith(MODULE_PREFIX):
             module = event.name.removeprefix(MODULE_PREFIX)
-        if _is_kernel(event):
-            duration_s = _device_s(event) if self.on_device else event.time_range.elapsed_us() * _S_PER_US
-            if duration_s > 0:
-                yield self.launch(event, module, duration_s)
-            return
-        for child in event.cpu_children:
-            yield from self.launches(child, module)
+        whole = _name(event) in KNOWN if self.on_device else _is_kernel(event)
+        duration_s = self.duration_s(event, whole=whole)
+        if duration_s is not None:
+            yield self.launch(event, module, duration_s)
+        if not whole:
+            for child in event.cpu_children:
+                yield from self.launches(child, module)
+
+    def duration_s(self, event: Any, *, whole: bool) -> float | None:
+        """Time of the kernel that the event itself is; None where it is none."""
+        if not self.on_device:
+            return event.time_range.elapsed_us() * _S_PER_US if whole else None
+        device_us = _below_us(event) if whole else _own_us(event)
+        return device_us * _S_PER_US if device_us > 0 else None
 
     def launch(self, event: Any, module: str | None, duration_s: float) -> _Launch:
         """One kernel with its cost."""
-        op = _name(event) or event.name
+        op = _name(event)
         tensors = self.operands(event)
-        axes = next((value for value in event.concrete_inputs or () if isinstance(value, list)), ())
-        cost = cost_of(OpCall(op=op, tensors=tensors, dims=tuple(axis for axis in axes if isinstance(axis, int))))
+        cost = cost_of(OpCall(op=op or "", tensors=tensors, dims=_dims(event)))
         if module is not None and cost.kind is KernelKind.ELEMENTWISE and _NORM_MODULE.search(module):
             cost = replace(cost, kind=KernelKind.NORM)
-        dtype = DTYPE_NAMES.get(tensors[0].dtype, "unknown") if tensors else "none"
-        return _Launch(op=event.name, module=module, dtype=dtype, cost=cost, duration_s=duration_s)
+        # A kernel that no operator launched (a compiled one, say) goes by its own name.
+        name = event.name if op is not None else event.kernels[0].name
+        dtype = DTYPES[tensors[0].dtype].name if tensors else "none"
+        return _Launch(op=name, module=module, dtype=dtype, cost=cost, duration_s=duration_s)
 
     def operands(self, event: Any) -> tuple[Tensor, ...]:
         """Tensor operands in order; the members of a tensor list in their place."""
         operands: list[Tensor] = []
-        shapes = event.structured_input_shapes or event.input_shapes
+        shapes = event.structured_input_shapes or event.input_shapes or ()
         for shape, dtype in zip(shapes, event.input_dtypes or (), strict=False):
-            if dtype in DTYPE_NAMES:
+            if dtype in DTYPES:
                 operands.append(Tensor(shape=tuple(shape), dtype=dtype))
             elif dtype == "TensorList":
                 operands.extend(Tensor(shape=tuple(member), dtype=self.list_dtype) for member in shape)
         return tuple(operands)
 
 
+def _name(event: Any) -> str | None:
+    """Operator name without its namespace; None for ranges and runtime calls."""
+    namespace, _, op = str(event.name).partition("::")
+    return op if op and namespace.isidentifier() else None
+
+
+def _dims(event: Any) -> tuple[int, ...]:
+    """The axes a call states: the first list among its arguments, or a number in second place."""
+    arguments = event.concrete_inputs or ()
+    listed = next((value for value in arguments if isinstance(value, list)), None)
+    if listed is None:
+        listed = [value for value in arguments[1:2] if type(value) is int]
+    return tuple(axis for axis in listed if type(axis) is int)
+
+
 def _is_kernel(event: Any) -> bool:
+    """Whether an event is a kernel of the CPU."""
     op = _name(event)
-    if op is None or op in _HOUSEKEEPING or op in _WRAPPERS:
+    if op is None or op in _HOUSEKEEPING or op in _WRAPPERS or _on_scalars(event):
         return False
-    return op in FUSED or not any(_touches_data(child) for child in event.cpu_children)
+    return op in KNOWN or _computes(event.name) or not any(map(_holds_kernel, event.cpu_children))
 
 
-def _touches_data(event: Any) -> bool:
-    """Whether an operator below a composite one is a kernel of its own; converting a scalar is not."""
-    return (_is_kernel(event) and any(shape for shape in event.input_shapes)) or any(
-        _touches_data(child) for child in event.cpu_children
-    )
+def _holds_kernel(event: Any) -> bool:
+    return _is_kernel(event) or any(map(_holds_kernel, event.cpu_children))
 
 
-def _device_s(event: Any) -> float:
-    own: float = sum(kernel.duration for kernel in event.kernels) * _S_PER_US
-    return own + sum(_device_s(child) for child in event.cpu_children)
+def _on_scalars(event: Any) -> bool:
+    """Converting one number is not a kernel."""
+    dtypes = event.input_dtypes or ()
+    shapes = [shape for shape, dtype in zip(event.input_shapes, dtypes, strict=False) if dtype in DTYPES]
+    return bool(shapes) and not any(shapes) and "TensorList" not in dtypes
+
+
+@cache
+def _computes(name: str) -> bool:
+    """Whether torch's dispatcher has a CPU implementation of an operator; a composite one is made of others."""
+    namespace, _, op = name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), op, None)
+    if packet is None:
+        return False
+    overloads = (name if overload == "default" else f"{name}.{overload}" for overload in packet.overloads())
+    return any(map(_has_cpu_kernel, overloads))
+
+
+def _has_cpu_kernel(overload: str) -> bool:
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(overload, "CPU")
+    except RuntimeError:  # an overload that exists in TorchScript only
+        return False
+
+
+def _own_us(event: Any) -> float:
+    """Time of the device kernels that the event launched itself; ranges are mirrored on the device by their name."""
+    return float(sum(kernel.duration for kernel in event.kernels if kernel.name != event.name))
+
+
+def _below_us(event: Any) -> float:
+    return _own_us(event) + sum(map(_below_us, event.cpu_children))
+
+
+def _uses_device(event: Any) -> bool:
+    return _below_us(event) > 0
 
 
 def _grouped(launches: Iterator[_Launch]) -> tuple[TracedKernel, ...]:
@@ -176,10 +232,6 @@ def _grouped(launches: Iterator[_Launch]) -> tuple[TracedKernel, ...]:
 
 
 def _kernel(kernel_id: str, module: str | None, shape: str, launches: list[_Launch]) -> TracedKernel:
-    def total(values: list[int | None]) -> int | None:
-        known = [value for value in values if value is not None]
-        return sum(known) if len(known) == len(values) else None
-
     first = launches[0]
     return TracedKernel(
         kernel_id=kernel_id,
@@ -189,8 +241,8 @@ def _kernel(kernel_id: str, module: str | None, shape: str, launches: list[_Laun
         dtype=first.dtype,
         shape=shape,
         launches=len(launches),
-        flop=total([launch.cost.flop for launch in launches]),
-        read_bytes=total([launch.cost.read_bytes for launch in launches]),
-        write_bytes=total([launch.cost.write_bytes for launch in launches]),
+        flop=total(launch.cost.flop for launch in launches),
+        read_bytes=total(launch.cost.read_bytes for launch in launches),
+        write_bytes=total(launch.cost.write_bytes for launch in launches),
         traced_duration_s=sum(launch.duration_s for launch in launches),
     )
