@@ -7,9 +7,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness.campaign.options import Invocation, parse
+from harness.campaign.plan import Plan
 from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _INTERRUPTED = 130
 
@@ -42,6 +47,7 @@ def _run(invocation: Invocation) -> int:
     from harness.records import RunRow, Status
 
     console = Console(highlight=False)
+    _warn_of_bad_rows(console, invocation.plan)
     plan, out = invocation.plan, invocation.out or invocation.plan.default_folder
     if invocation.dry_run:
         console.print(plan_table(look_around(plan, to_run=False).planned(plan)))
@@ -61,6 +67,18 @@ def _run(invocation: Invocation) -> int:
     console.print(result_table(rows))
     console.print(closing_text(rows, out, report), markup=False, soft_wrap=True)
     return 0 if any(row.status is Status.OK for row in rows) else 1
+
+
+def _warn_of_bad_rows(console: "Console", plan: Plan) -> None:
+    """A trace with unreadable rows is used without them, and says so."""
+    from harness.campaign.traces import load_trace
+
+    if plan.sampling == "trace" and (trace := load_trace(plan.trace)).bad_rows:
+        console.print(
+            f"{plan.trace}: {trace.bad_rows} rows without two positive whole numbers are left out, "
+            f"{trace.requests} are used.",
+            markup=False,
+        )
 
 
 if __name__ == "__main__":

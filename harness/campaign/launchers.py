@@ -15,12 +15,13 @@ import psutil
 
 from harness.campaign.task import Task
 from harness.dataset.transport import measurement_from_json
-from harness.errors import CorruptFile, OutOfMemory, RunError, WorkerDied
+from harness.errors import CannotWrite, CorruptFile, HarnessError, OutOfMemory, RunError, WorkerDied
 from harness.records import Measurement
 from harness.units import duration, gibibytes
 
 _MAX_RESULT_BYTES = 512 * 1024**2
 _LOG_TAIL_BYTES = 4000
+CANNOT_WRITE = 74  # exit code of a worker that measured and could not write it down; EX_IOERR of sysexits.h
 _OOM_COUNTER = Path("/proc/vmstat")
 
 
@@ -40,7 +41,10 @@ class LocalLauncher:
     module: str = "harness.campaign.worker"
 
     def launch(self, task: Task, *, limit_s: float) -> Measurement:
-        """Run the task to its end; raises ``WorkerDied``, ``OutOfMemory`` or, past the limit, ``RunError``."""
+        """Run the task to its end; raises ``WorkerDied``, ``OutOfMemory`` or, past the limit, ``RunError``.
+
+        Raises ``CannotWrite`` where the disk, not the run, is at fault: that ends the campaign, not the run.
+        """
         result = self.state / f"{task.job.run_id}.json"
         log = self.state / f"{task.job.run_id}.log"
         result.unlink(missing_ok=True)
@@ -101,7 +105,7 @@ def _read_result(result: Path) -> Measurement:
     return measurement_from_json(result.read_text(encoding="utf-8"))
 
 
-def _death(returncode: int, log: Path, *, kernel_killed: bool) -> WorkerDied | OutOfMemory:
+def _death(returncode: int, log: Path, *, kernel_killed: bool) -> HarnessError:
     if returncode == -signal.SIGKILL and kernel_killed:
         memory = gibibytes(psutil.virtual_memory().total)
         return OutOfMemory(f"The kernel's out-of-memory killer ended the worker; this machine has {memory}.")
@@ -110,6 +114,11 @@ def _death(returncode: int, log: Path, *, kernel_killed: bool) -> WorkerDied | O
         tail = file.read().decode("utf-8", errors="replace").strip().splitlines()
     how = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
     last = tail[-1] if tail else "it printed nothing"
+    if returncode == CANNOT_WRITE:
+        return CannotWrite(
+            f"A run was measured, and its result could not be written: {last}\n"
+            "Make room or see to the permissions, then run the same command again: only this run is made anew."
+        )
     return WorkerDied(f"The worker ended with {how} and no measurement: {last}\nIts whole output is in {log.name}.")
 
 

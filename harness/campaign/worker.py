@@ -9,6 +9,7 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.campaign.launchers import CANNOT_WRITE
 from harness.campaign.parent import die_with_parent
 from harness.campaign.task import Task
 
@@ -24,8 +25,12 @@ def main(arguments: list[str]) -> int:
     measurement = carry_out(task, started_at_utc=datetime.now(UTC).isoformat(timespec="seconds"))
     result = Path(arguments[0])
     unfinished = result.with_suffix(".part")
-    unfinished.write_text(measurement_to_json(measurement), encoding="utf-8")
-    unfinished.replace(result)
+    try:
+        unfinished.write_text(measurement_to_json(measurement), encoding="utf-8")
+        unfinished.replace(result)
+    except OSError as error:
+        print(error, file=sys.stderr)  # noqa: T201  the campaign reads the end of this log
+        return CANNOT_WRITE
     return 0
 
 

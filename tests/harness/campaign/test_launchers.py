@@ -15,7 +15,7 @@ from harness.campaign.campaign import Campaign, Surroundings
 from harness.campaign.launchers import LocalLauncher
 from harness.campaign.plan import Plan
 from harness.campaign.task import Task
-from harness.errors import RunError, WorkerDied
+from harness.errors import CannotWrite, RunError, WorkerDied
 from harness.records import Status
 
 Look = Callable[[], Surroundings]
@@ -72,6 +72,13 @@ def test_the_measurement_of_the_worker_comes_back_and_leaves_no_files(
 def test_a_worker_that_fails_is_quoted(launcher_of: Callable[[str], LocalLauncher], task: Task) -> None:
     with pytest.raises(WorkerDied, match=r"exit code 3.*the disk is on fire"):
         launcher_of("print('the disk is on fire', file=sys.stderr); sys.exit(3)").launch(task, limit_s=60)
+
+
+def test_a_worker_that_cannot_write_its_result_stops_the_campaign_and_not_the_run(
+    launcher_of: Callable[[str], LocalLauncher], task: Task
+) -> None:
+    with pytest.raises(CannotWrite, match="No space left"):
+        launcher_of("print('No space left on device', file=sys.stderr); sys.exit(74)").launch(task, limit_s=60)
 
 
 def test_a_worker_that_is_killed_is_named_by_its_signal(
