@@ -20,11 +20,12 @@ _SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, 
 def si(value: float, unit: str, digits: int = 3) -> str:
     """Write a quantity with an SI prefix, for people.
 
-    >>> si(0.00321, "J"), si(12_345, "W"), si(0, "J")
-    ('3.21 mJ', '12.3 kW', '0 J')
+    >>> si(0.00321, "J"), si(999.7, "W"), si(0, "J")
+    ('3.21 mJ', '1 kW', '0 J')
     """
     if value == 0:
         return f"0 {unit}"
+    value = float(f"{value:.{digits}g}")  # rounded first: 999.7 is 1 k, not 1e+03
     size = abs(value)
     for factor, prefix in (*_SI_PREFIXES, *_SMALL_PREFIXES):
         if size >= factor:

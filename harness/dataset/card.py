@@ -13,6 +13,7 @@ from harness.dataset.manifest import Manifest
 from harness.dataset.schema import Table
 from harness.records import Provenance, Quality, RunRow, Status
 
+CARD_MARK = "Made with Joulegraph."
 _MEANINGS = {
     Provenance.MEASURED: "read from a hardware energy counter",
     Provenance.ESTIMATED: "a power model times time; no counter was read",
@@ -81,8 +82,8 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~&@]|:(?=//))", r"\\\1", one_line)
 
 
-_INTRODUCTION = """Made with Joulegraph. A run is one request (model, batch size, prompt tokens, output tokens, dtype)
-on one deployment. Energies are joules summed over the GPUs in use, gross of idle power unless a column says otherwise.
+_INTRODUCTION = f"""{CARD_MARK} A run is one request (model, batch size, prompt tokens, output tokens, dtype) on one
+deployment. Energies are joules summed over the GPUs in use, gross of idle power unless a column says otherwise.
 Null means "not known". The energy of a kernel is always inferred, never read; `method` says how.
 """
 

@@ -4,6 +4,7 @@ Nothing that exists is changed: the rows go into files of new names, which count
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def _compact_table(
         return listed
     kept = tuple(file for file in listed if file.size_bytes >= MERGE_BELOW_BYTES)
     merged = [_intact(folder, file) for file in listed if file.size_bytes < MERGE_BELOW_BYTES]
-    groups = row_groups(batch for path in (*merged, *parts) for batch in read_batches(path, table))
+    groups = _ahead(row_groups(batch for path in (*merged, *parts) for batch in read_batches(path, table)))
     new = tuple(_write_files(disk, folder, table, groups, written))
     return (*kept, *new)
 
@@ -75,6 +76,15 @@ def row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
             held, rows, size_bytes = [], 0, 0
     if held:
         yield pa.Table.from_batches(held)
+
+
+def _ahead(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same groups, each read while the one before is written."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, groups, None)
+        while (group := coming.result()) is not None:
+            coming = reader.submit(next, groups, None)
+            yield group
 
 
 def _write_files(

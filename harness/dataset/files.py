@@ -15,7 +15,7 @@ from harness.errors import CorruptFile, DatasetError, NewerSchema
 from harness.records import SCHEMA_VERSION
 
 BATCH_ROWS = 131_072
-_HASH_CHUNK_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,12 @@ class ParquetSink:
 
     def __init__(self, file: HashingFile, table: Table, *, lasting: bool) -> None:
         self._file = file
+        self._buffer = pa.BufferedOutputStream(pa.PythonFile(file, mode="w"), _BUFFER_BYTES)
         schema = arrow_schema(table)
         # Text repeats from row to row; numbers seldom do, and trying a dictionary on them costs half the time.
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
         self._writer = pq.ParquetWriter(
-            pa.PythonFile(file, mode="w"),
+            self._buffer,
             schema,
             compression="zstd" if lasting else "lz4",
             compression_level=1 if lasting else None,
@@ -53,17 +54,20 @@ class ParquetSink:
     def write(self, arrow: pa.Table) -> None:
         """Append one row group."""
         self._writer.write_table(arrow, row_group_size=max(1, arrow.num_rows))
+        self._buffer.flush()
         self.rows += arrow.num_rows
 
     def finish(self) -> Written:
         """Write the footer."""
         self._writer.close()
+        self._buffer.close()
         return Written(sha256=self._file.sha256, size_bytes=self._file.size_bytes, rows=self.rows)
 
     def drop(self) -> None:
         """Give the file up; what is on the disk is incomplete."""
         self._file.abandon()
         self._writer.close()
+        self._buffer.close()
 
 
 @contextmanager
@@ -93,7 +97,7 @@ def file_sha256(path: Path) -> str:
     """Hash of a file; raises as ``read_batches`` does."""
     digest = hashlib.sha256()
     with _damage(path), path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
+        while chunk := file.read(_BUFFER_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -91,8 +91,7 @@ SELECT
     complete_sum(energies.energy_j) AS energy_j,
     complete_sum(kernels.duration_s) AS duration_s,
     complete_sum(flop) AS flop,
-    complete_sum(read_bytes + write_bytes) AS traffic_bytes,
-    complete_sum(link_bytes) AS link_bytes
+    complete_sum(read_bytes + write_bytes) AS traffic_bytes
 FROM (
     SELECT kernels.*, position, setup, hash(phase, rank, kernel_id) AS kernel
     FROM kernels JOIN current_runs USING (run_id)
@@ -111,7 +110,7 @@ CREATE_KERNEL_SUMS = f"CREATE TEMP TABLE kernel_sums AS {_KERNEL_SUMS}"
 ADD_KERNEL_SUMS = f"INSERT INTO kernel_sums {_KERNEL_SUMS}"
 
 KINDS = """
-SELECT run_id, phase, kind, launches, energy_j, duration_s, flop, traffic_bytes, link_bytes
+SELECT run_id, phase, kind, launches, energy_j, duration_s, flop, traffic_bytes
 FROM kernel_sums
 WHERE NOT of_setup
 ORDER BY run_id, phase DESC, kind

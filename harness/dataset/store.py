@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness import __version__
-from harness.dataset.card import PartPattern, RunFacts, card_text, run_facts
+from harness.dataset.card import CARD_MARK, PartPattern, RunFacts, card_text, run_facts
 from harness.dataset.compaction import ROW_GROUP_ROWS, compact
 from harness.dataset.disk import Disk, refusals, temporary, write_text
 from harness.dataset.files import parquet_sink
@@ -31,7 +31,7 @@ from harness.dataset.manifest import MANIFEST, Manifest, manifest_text
 from harness.dataset.reading import Dataset, dataset_of, open_dataset
 from harness.dataset.rows import arrow_table, conformed, rows_from_values, unfit
 from harness.dataset.schema import Table
-from harness.errors import OtherCampaign
+from harness.errors import CannotWrite, OtherCampaign
 from harness.records import SCHEMA_VERSION, Measurement, RunRow
 
 _SMALL_BYTES = 1024**2  # room for the card and the manifest
@@ -70,12 +70,13 @@ class DatasetStore:
         """Open a folder for writing, new or not, and remove what a crash left over.
 
         With ``campaign_id`` the folder may hold runs of that campaign only. Raises ``OtherCampaign``, ``CannotWrite``,
-        ``CorruptFile`` and ``NewerSchema``; nothing that was recorded is touched then.
+        ``CorruptFile`` and ``NewerSchema``; nothing that was there is touched then.
         """
         disk = disk or Disk()
         with refusals(disk, folder, _SMALL_BYTES):
             disk.make_folder(folder)
         contents = survey(folder)
+        _spare_a_foreign_card(folder, contents)
         store = cls(folder, disk, campaign_id, dataset_of(folder, contents))
         with refusals(disk, folder, _SMALL_BYTES):
             _make_folders(disk, folder)
@@ -231,6 +232,18 @@ class DatasetStore:
         write_text(self._disk, self.folder / MANIFEST, manifest_text(manifest))
         self._manifest = manifest
         self._patterns.clear()
+
+
+def _spare_a_foreign_card(folder: Path, contents: Contents) -> None:
+    """A folder that is no dataset yet may be somebody's project, whose README.md is not ours to replace."""
+    card = folder / CARD
+    if contents.manifest or contents.parts or not card.exists():
+        return
+    if CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
+        raise CannotWrite(
+            f"{card} is there and is no card of a dataset; writing a dataset here would replace it.\n"
+            f"Choose an empty folder."
+        )
 
 
 def _make_folders(disk: Disk, folder: Path) -> None:

@@ -86,12 +86,18 @@ def title(summary: Summary) -> str:
 
 
 def subtitle(summary: Summary) -> str:
-    """When, and how many runs."""
+    """With which weights and dtype, how many runs, and when."""
+    weights = sorted({setup.weights.value for setup in summary.setups if setup.weights})
+    dtypes = sorted({plain(setup.dtype) for setup in summary.setups})
     moments = sorted(moment(run.run.started_at_utc) for run in summary.runs if run.run.started_at_utc)
-    if not moments:
-        return plural(len(summary.runs), "run")
-    when = moments[0] if moments[0] == moments[-1] else f"{moments[0]} to {moments[-1]}"
-    return f"{plural(len(summary.runs), 'run')}, {when} UTC"
+    when = " to ".join(dict.fromkeys((moments[0], moments[-1]))) + " UTC" if moments else ""
+    parts = (
+        f"{' and '.join(weights)} weights" if weights else "",
+        short(", ".join(dtypes)),
+        plural(len(summary.runs), "run"),
+        when,
+    )
+    return " · ".join(part for part in parts if part)
 
 
 def banners(summary: Summary) -> tuple[Banner, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 Values = Sequence[float | None]
 
 _DECADES_FOR_LOG = 1.0  # an axis spanning less than a factor of ten stays linear
+_DECADES_FOR_125 = 3.0
 _FEW_TICKS = 6
 _CROWD = 100  # points; from there on they are drawn smaller, and whiskers without ends
 
@@ -199,7 +200,8 @@ def _note(lines: Sequence[str]) -> str:
 
 def _axis(axis: Axis, values: Sequence[float | None]) -> dict[str, Any]:
     known = [value for value in values if value is not None and math.isfinite(value)]
-    log = axis.log and bool(known) and min(known) > 0 and math.log10(max(known) / min(known)) >= _DECADES_FOR_LOG
+    decades = math.log10(max(known) / min(known)) if known and min(known) > 0 else 0.0
+    log = axis.log and decades >= _DECADES_FOR_LOG
     in_percent = axis.unit == "%"
     title = f"{axis.title} ({axis.unit})" if axis.unit and not in_percent else axis.title
     layout: dict[str, Any] = {
@@ -211,7 +213,9 @@ def _axis(axis: Axis, values: Sequence[float | None]) -> dict[str, Any]:
         "nticks": _FEW_TICKS,
         "rangemode": "tozero" if axis.log else "normal",
     }
-    return layout | (_whole_ticks(known, log, layout["rangemode"] == "tozero") if axis.whole and known else {})
+    if log:
+        layout["dtick"] = "D2" if decades < _DECADES_FOR_125 else 1  # D2: at 1, 2 and 5
+    return layout | (_whole_ticks(known, log, axis.log) if axis.whole and known else {})
 
 
 def _whole_ticks(values: list[float], log: bool, from_zero: bool) -> dict[str, Any]:
@@ -219,11 +223,8 @@ def _whole_ticks(values: list[float], log: bool, from_zero: bool) -> dict[str, A
     steps = sorted(set(values))
     if not log:
         return {"dtick": 1} if steps[-1] - (0 if from_zero else steps[0]) < _FEW_TICKS else {}
-    if (
-        len(steps) <= _FEW_TICKS
-        and steps[-1] < 1000
-        and all(after >= 1.4 * before for before, after in pairwise(steps))
-    ):
+    apart = all(after >= 1.4 * before for before, after in pairwise(steps))
+    if apart and len(steps) <= _FEW_TICKS and steps[-1] < 1000:
         return {"tickvals": steps}
     return {"minallowed": math.log10(steps[0] * 0.75)}
 

@@ -15,12 +15,12 @@ function axisColours() {
   return { gridcolor: line, zerolinecolor: line, linecolor: line, tickcolor: line, showline: true };
 }
 
-function themed(layout, width_px) {
+function themed(layout) {
   const font = { color: colour("--ink"), size: 12, family: getComputedStyle(document.body).fontFamily };
   return {
     ...layout,
     font,
-    xaxis: { ...axisColours(), ...layout.xaxis, nticks: width_px < 440 ? 4 : layout.xaxis.nticks },
+    xaxis: { ...axisColours(), ...layout.xaxis },
     yaxis: { ...axisColours(), zerolinecolor: colour("--quiet"), ...layout.yaxis },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -40,7 +40,7 @@ function outlined(trace) {
 }
 
 function draw({ element, spec }) {
-  return Plotly.react(element, spec.data.map(outlined), themed(spec.layout, element.clientWidth), {
+  return Plotly.react(element, spec.data.map(outlined), themed(spec.layout), {
     responsive: true,
     displaylogo: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
@@ -117,7 +117,7 @@ for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => sortBy(button.parentElement));
 }
 
-for (const query of ["(prefers-color-scheme: dark)", "print", "(max-width: 1000px)"]) {
+for (const query of ["(prefers-color-scheme: dark)", "print"]) {
   matchMedia(query).addEventListener("change", drawAll);
 }
 drawAll().then(() => { document.documentElement.dataset.charts = String(charts.length); });

@@ -34,7 +34,7 @@ def with_interval(value: float | None, half_width: float | None, unit: str) -> s
 def percent(share: float | None) -> str:
     """Write a share of one.
 
-    >>> percent(0.0325), percent(0.4567), percent(None)
+    >>> percent(0.033), percent(0.4567), percent(None)
     ('3.3 %', '46 %', '–')
     """
     if share is None or not math.isfinite(share):

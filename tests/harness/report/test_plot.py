@@ -93,7 +93,12 @@ def test_whole_numbers_get_whole_ticks(values: list[float | None], ticks: dict[s
     spec = spec_of(points([1.0] * len(values), values), Axis(title="batch size", log=True, whole=True))
     axis = spec["layout"]["xaxis"]
 
-    assert {key: axis[key] for key in ("tickvals", "dtick", "minallowed") if key in axis} == ticks
+    assert {key: axis[key] for key in ("tickvals", "dtick", "minallowed") if axis.get(key, "D2") != "D2"} == ticks
+
+
+@pytest.mark.parametrize(("largest", "tick"), [(10.0, "D2"), (900.0, "D2"), (5000.0, 1)])
+def test_a_logarithmic_axis_has_ticks_at_1_2_and_5_or_at_decades(largest: float, tick: object) -> None:
+    assert spec_of(points([1.0, largest]))["layout"]["yaxis"]["dtick"] == tick
 
 
 def test_plotly_accepts_every_key_of_the_charts() -> None:
