@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from harness.campaign.environment import environment_row
-from harness.campaign.rows import Counted, Outcome, PhaseKernels, Subject, measurement_of, run_row
+from harness.campaign.rows import Counted, Loaded, Outcome, PhaseKernels, measurement_of, run_row
 from harness.campaign.task import Task
 from harness.errors import HarnessError, OutOfMemory
 from harness.kernels import Phase
@@ -72,12 +72,12 @@ def _measure(task: Task, started_at_utc: str) -> Measurement:
         environment_id=environment.environment_id,
         gpu=task.gpu,
     )
-    subject = Subject(
+    found = Loaded(
         config_sha256=loaded.facts.config_sha256,
         quantization=loaded.facts.quantization,
         peak_memory_bytes=peak_bytes,
     )
-    run = run_row(task, outcome, subject=subject, counted=counted, session=session)
+    run = run_row(task, outcome, loaded=found, counted=counted, session=session)
     return measurement_of(task, session, counted, traced, run=run, environment=environment)
 
 

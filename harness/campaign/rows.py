@@ -50,7 +50,7 @@ class PhaseKernels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Loaded:
     """What a worker found out about the model it loaded."""
 
     config_sha256: str | None
@@ -73,7 +73,7 @@ def run_row(
     task: Task,
     outcome: Outcome,
     *,
-    subject: Subject | None = None,
+    loaded: Loaded | None = None,
     counted: Counted | None = None,
     session: SessionResult | None = None,
 ) -> RunRow:
@@ -90,9 +90,9 @@ def run_row(
         model=request.model,
         model_revision=task.source.revision,
         weights=Weights(task.source.weights),
-        config_sha256=None if subject is None else subject.config_sha256,
+        config_sha256=None if loaded is None else loaded.config_sha256,
         dtype=request.dtype,
-        quantization=None if subject is None else subject.quantization,
+        quantization=None if loaded is None else loaded.quantization,
         runtime=deployment.runtime,
         attention=deployment.attention,
         kv_cache=deployment.kv_cache,
@@ -117,7 +117,7 @@ def run_row(
         trials=_trials(whole),
         method=None if counted is None else counted.method,
         quality=task.quality,
-        peak_memory_bytes=None if subject is None else subject.peak_memory_bytes,
+        peak_memory_bytes=None if loaded is None else loaded.peak_memory_bytes,
         started_at_utc=outcome.started_at_utc,
         configuration=task.configuration,
         superseded_by=None,
