@@ -117,7 +117,9 @@ def test_kernel_rows_written_per_second_as_a_campaign_writes_them(
     table, rows, number = kernel_table(measurements), RUNS * KERNELS_PER_RUN, count()
     bulk = BulkTables(runs=arrow_table(Table.RUNS, [row.run for row in measurements]), kernels=table)
 
-    benchmark.pedantic(lambda: write_as_a_campaign(tmp_path / f"{next(number)}", measurements), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(
+        lambda: write_as_a_campaign(tmp_path / f"{next(number)}", measurements), rounds=5, warmup_rounds=1
+    )
 
     rates = [
         rate("rows, as a campaign", rows, lambda: write_as_a_campaign(tmp_path / "rows", measurements)),

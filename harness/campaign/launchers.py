@@ -15,7 +15,7 @@ import psutil
 
 from harness.campaign.task import Task
 from harness.dataset.transport import measurement_from_json
-from harness.errors import CannotWrite, CorruptFile, HarnessError, OutOfMemory, RunError, WorkerDied
+from harness.errors import CannotWrite, CorruptFile, DatasetError, HarnessError, OutOfMemory, RunError, WorkerDied
 from harness.records import Measurement
 from harness.units import duration, gibibytes
 
@@ -71,8 +71,12 @@ class LocalLauncher:
             finally:
                 _stop(process)
         if result.exists():
-            measurement = _read_result(result)
-            result.unlink()
+            try:
+                measurement = _read_result(result)
+            except (DatasetError, UnicodeDecodeError) as error:
+                raise WorkerDied(f"The worker left a result that is no measurement: {error}") from error
+            finally:
+                result.unlink()
             log.unlink()
             return measurement
         raise _death(process.returncode, log, kernel_killed=_kernel_oom_kills() > kills_before)

@@ -28,6 +28,7 @@ from harness.records import (
 )
 from harness.tracing.timeline import TracedKernel
 
+_LONGEST_DETAIL = 2000  # characters
 _PHASES = {Part.PREFILL: Phase.PREFILL, Part.DECODE: Phase.DECODE}
 
 
@@ -107,7 +108,7 @@ def run_row(
         sampling_weight=task.job.sampling_weight,
         clipped=task.job.clipped,
         status=outcome.status,
-        status_detail=outcome.detail,
+        status_detail=None if outcome.detail is None else _storable(outcome.detail),
         energy_j=_energy(whole),
         energy_ci95_j=None if whole is None or whole.energy_j is None else whole.energy_j.ci95,
         duration_s=_duration(whole),
@@ -122,6 +123,11 @@ def run_row(
         configuration=task.configuration,
         superseded_by=None,
     )
+
+
+def _storable(text: str) -> str:
+    """Text of any origin as UTF-8 of bounded length: an error may quote a path that is no text, or a whole file."""
+    return text[:_LONGEST_DETAIL].encode("utf-8", "replace").decode()
 
 
 def _energy(result: PartResult | None) -> float | None:

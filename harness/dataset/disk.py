@@ -45,8 +45,8 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def free_bytes(self, path: Path) -> int:
-        """Space left on the volume of a folder."""
-        return shutil.disk_usage(path).free
+        """Space left on the volume of a folder, which need not be there yet."""
+        return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
 
 
 def _sync(path: Path) -> None:

@@ -1,10 +1,10 @@
 """Writing a dataset folder: run by run, each wholly or not at all, whatever interrupts it.
 
-A run is written as one part file per table under temporary names, each is waited for until it is on the disk, and then
-they get their names, the one in ``runs`` last: with that name the run is in. ``close`` compacts the parts into a few
-large files and replaces ``manifest.json``, which makes those files count instead of the parts. ``layout`` says what a
-crash at any of these steps leaves behind; ``open`` removes it. One process writes a folder at a time; the campaign's
-lock sees to that.
+A run is written as one part file per table under temporary names. All but the one in ``runs`` get their names, all are
+waited for until they are on the disk, and only then the one in ``runs`` gets its name: with that name the run is in.
+``close`` compacts the parts into a few large files and replaces ``manifest.json``: from then on those files count, not
+the parts. ``layout`` says what a crash at any of these steps leaves behind; ``open`` removes it. One process writes a
+folder at a time; the campaign's lock sees to that.
 """
 
 import re

@@ -81,6 +81,16 @@ def test_a_worker_that_cannot_write_its_result_stops_the_campaign_and_not_the_ru
         launcher_of("print('No space left on device', file=sys.stderr); sys.exit(74)").launch(task, limit_s=60)
 
 
+@pytest.mark.parametrize("result", [b"{}", b"not json", b"\xff\xfe", b""])
+def test_a_result_that_is_no_measurement_counts_as_a_death(
+    launcher_of: Callable[[str], LocalLauncher], task: Task, result: bytes, tmp_path: Path
+) -> None:
+    with pytest.raises(WorkerDied, match="no measurement"):
+        launcher_of(f"Path(sys.argv[1]).write_bytes({result!r})").launch(task, limit_s=60)
+
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_a_worker_that_is_killed_is_named_by_its_signal(
     launcher_of: Callable[[str], LocalLauncher], task: Task
 ) -> None:

@@ -166,6 +166,22 @@ def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
         DatasetStore.open(tmp_path / "taken" / "deeper")
 
 
+def test_the_readme_of_a_folder_that_is_no_dataset_is_not_replaced(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# My project")
+
+    with pytest.raises(CannotWrite, match=r"README\.md is there(.|\n)*Choose an empty folder"):
+        DatasetStore.open(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert readme.read_text() == "# My project"
+
+
+def test_a_dataset_without_runs_can_be_opened_again(tmp_path: Path) -> None:
+    DatasetStore.open(tmp_path)
+
+    assert DatasetStore.open(tmp_path).finished_run_ids() == frozenset()
+
+
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [(errno.EACCES, "make this one writable"), (errno.EROFS, "make this one writable"), (errno.EIO, "Check the disk")],
@@ -173,6 +189,11 @@ def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_refused_with_the_remedy(tmp_path: Path, number: int, remedy: str) -> None:
     with pytest.raises(CannotWrite, match=f"cannot be written: reason(.|\n)*{remedy}"):
         DatasetStore.open(tmp_path / "dataset", disk=RefusingDisk(number, "reason"))
+
+
+def test_a_disk_that_is_full_before_the_folder_exists_is_told_with_the_space_left(tmp_path: Path) -> None:
+    with pytest.raises(CannotWrite, match=r"the disk is full(.|\n)*GiB are free"):
+        DatasetStore.open(tmp_path / "deep" / "dataset", disk=RefusingDisk(errno.ENOSPC, "No space left on device"))
 
 
 def test_a_folder_of_another_campaign_is_refused(tmp_path: Path, example_measurements: Examples) -> None:
