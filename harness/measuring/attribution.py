@@ -78,11 +78,11 @@ def apportion(
     durations_s = untraced_durations_s(kernels, duration_s)
     gap_s = max(0.0, duration_s - sum(durations_s))
     active_j = energy_j - idle_power_w * duration_s
-    if active_j <= 0 or not kernels:
-        return _by_time(kernels, durations_s, gap_s, energy_j, duration_s, idle_power_w)
     weights = [_active_weight(kernel, time_s, ceilings) for kernel, time_s in zip(kernels, durations_s, strict=True)]
     gap_weight = BUSY_SHARE * gap_s if host_is_device else 0.0
     total = sum(weights) + gap_weight
+    if active_j <= 0 or sum(weights) <= 0:
+        return _by_time(kernels, durations_s, gap_s, energy_j, duration_s, idle_power_w)
     shares = tuple(
         KernelShare(
             kernel=kernel,

@@ -43,12 +43,13 @@ class PrefillWork:
         """Nothing is held between passes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Start:
     """A filled cache, and the way back to it where more than one pass starts from it."""
 
     state: DecodeState
     mark: Mark | None
+    fresh: bool = True  # no pass has left the start yet
 
 
 class DecodeWork:
@@ -70,21 +71,26 @@ class DecodeWork:
     def prepare(self, passes: int) -> None:
         """Fill the cache up to the first step's context."""
         state = self._stepper.prefill(self._prompt(self.context_start_tokens))
-        self._start = _Start(state=state, mark=self._stepper.mark(state) if passes > 1 else None)
+        mark = self._stepper.mark(state) if passes > 1 else None
+        self._start = _Start(state=state, mark=mark)
         self._stepper.synchronize()
 
     def run(self, passes: int) -> None:
-        """Run the steps ``passes`` times, each time from the same context."""
-        if self._start is None:
-            raise RuntimeError("prepare() comes before run()")
-        state, mark = self._start.state, self._start.mark
+        """Run the steps ``passes`` times, each time from the same context, whatever was run before.
+
+        Raises ``RuntimeError`` without a ``prepare`` for as many passes.
+        """
+        start = self._start
+        if start is None or (start.mark is None and (passes > 1 or not start.fresh)):
+            raise RuntimeError(f"prepare({passes}) comes before run({passes})")
         with marked("phase:decode"):
-            for repeat in range(passes):
-                if repeat and mark is not None:
-                    self._stepper.rewind(state, mark)
+            for _ in range(passes):
+                if start.mark is not None and not start.fresh:
+                    self._stepper.rewind(start.state, start.mark)
+                start.fresh = False
                 for step in range(self._steps):
                     with marked(f"step:{step}"):
-                        self._stepper.step(state)
+                        self._stepper.step(start.state)
             self._stepper.synchronize()
 
     def release(self) -> None:
@@ -114,8 +120,9 @@ class RequestWork:
             with marked("phase:prefill"):
                 state = self._stepper.prefill(self._prompt)
             with marked("phase:decode"):
-                for _ in range(self._steps):
-                    self._stepper.step(state)
+                for step in range(self._steps):
+                    with marked(f"step:{step}"):
+                        self._stepper.step(state)
             self._stepper.synchronize()
 
     def release(self) -> None:

@@ -1,12 +1,15 @@
 """Measure one run: warm-up, idle floor, repeated windows of each part in random order, idle floor again."""
 
+import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol
 
+from harness.errors import WindowTooShort
 from harness.measuring.protocol import Protocol as WindowProtocol
 from harness.measuring.statistics import Mean, Trial, line_at, mean_of
 from harness.measuring.windows import PausingClock, Window, WindowTaker
@@ -17,6 +20,9 @@ from harness.records import Part
 # slowdown, hardware thermal slowdown, power brake (nvml.h, nvmlClocksEventReason*). A power cap (0x4) is normal load.
 THROTTLE_BITS = 0x08 | 0x20 | 0x40 | 0x80
 _SLOPE_SPAN_S = 5.0
+_SHORT = 0.5  # a window of less than this share of what was wanted is taken again
+_LONG = 4  # passes of so many windows need not be timed twice
+_TAKES = 4  # each take learns from the last how long a pass is
 
 
 class Work(Protocol):
@@ -57,7 +63,7 @@ class TakenWindow:
     """A window with what was in it, and why it was not used if it was not."""
 
     part: Part
-    trial: int
+    trial: int  # in the order taken, per part
     passes: float  # of the whole part
     context_start_tokens: int | None
     mean_context_tokens: float | None
@@ -73,10 +79,11 @@ class IdleFloor:
     after: Window
 
     def power_w(self, at_s: float) -> float:
-        """Idle power at a monotonic time."""
-        first_w, last_w = (self.before.energy_j / self.before.duration_s, self.after.energy_j / self.after.duration_s)
-        span_s = self.after.started_s - self.before.started_s
-        place = min(1.0, max(0.0, (at_s - self.before.started_s) / span_s)) if span_s > 0 else 0.0
+        """Idle power at a monotonic time: that of the windows in their middles, linear between."""
+        first_w, last_w = self.before.energy_j / self.before.duration_s, self.after.energy_j / self.after.duration_s
+        first_s = self.before.started_s + self.before.duration_s / 2
+        span_s = self.after.started_s + self.after.duration_s / 2 - first_s
+        place = min(1.0, max(0.0, (at_s - first_s) / span_s)) if span_s > 0 else 0.0
         return first_w + place * (last_w - first_w)
 
     @property
@@ -107,6 +114,15 @@ class SessionResult:
         return next((result for result in self.parts if result.part is part), None)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Repeated:
+    """A work, how long one pass of it took last, and how many passes make a window."""
+
+    work: Work
+    pass_s: float
+    passes: int
+
+
 class Session:
     """Measures the works of one run by one protocol."""
 
@@ -120,33 +136,57 @@ class Session:
         self._rng = rng
 
     def measure(self, works: Sequence[Work]) -> SessionResult:
-        """Warm up, then idle, windows in random order until every part is known well enough, idle."""
-        passes = self._warm_up(works)
+        """Warm up, then idle, windows in random order until every part is known well enough, idle.
+
+        Raises ``MeterFailed`` for a dead counter and ``WindowTooShort`` for a work that no number of passes makes long
+        enough.
+        """
+        repeated = self._warm_up(works)
         before = self._idle()
         taken: list[TakenWindow] = []
         for trial in range(self._protocol.trials_max):
-            for index in self._rng.sample(range(len(works)), k=len(works)):
-                taken.append(self._take(works[index], passes[index], trial))
-                if taken[-1].window.work_s < self._window_s:
-                    passes[index] = self._passes(taken[-1].window.work_s / passes[index])
+            for each in self._rng.sample(repeated, k=len(repeated)):
+                taken.extend(self._filled(each))
             if trial + 1 >= self._protocol.trials_min and self._settled(works, taken, before):
                 break
         floor = IdleFloor(before=before, after=self._idle())
-        windows = reject_drifting_clocks(taken, self._protocol.clock_drift_max)
+        windows = _numbered(reject_drifting_clocks(taken, self._protocol.clock_drift_max))
         return SessionResult(windows=windows, idle=floor, parts=results(works, windows, floor))
 
     def _idle(self) -> Window:
         return self._taker.take(lambda: self._clock.pause(self._protocol.idle_s))
 
-    def _take(self, work: Work, passes: int, trial: int) -> TakenWindow:
+    def _filled(self, each: _Repeated) -> Iterator[TakenWindow]:
+        """A window long enough, after any that were too short because passes got faster: those are not used."""
+        for attempt in range(_TAKES):
+            try:
+                taken = self._take(each)
+            except WindowTooShort:
+                if attempt + 1 == _TAKES:
+                    raise
+                each.passes = max(2 * each.passes, self._passes(each.pass_s))
+                continue
+            work_s = taken.window.work_s
+            if work_s < self._window_s:
+                each.passes = self._passes(work_s / each.passes)
+            if work_s >= _SHORT * self._window_s:
+                yield taken
+                return
+            yield replace(taken, rejected=f"lasted {work_s:.3g} s of the {self._window_s:.3g} s wanted")
+
+    def _take(self, each: _Repeated) -> TakenWindow:
+        def run() -> None:
+            each.pass_s = self._timed_s(lambda: each.work.run(each.passes)) / each.passes
+
+        work, passes = each.work, each.passes
         work.prepare(passes)
         try:
-            window = self._taker.take(lambda: work.run(passes))
+            window = self._taker.take(run)
         finally:
             work.release()
         return TakenWindow(
             part=work.part,
-            trial=trial,
+            trial=0,
             passes=passes * work.share,
             context_start_tokens=work.context_start_tokens,
             mean_context_tokens=work.mean_context_tokens,
@@ -154,52 +194,76 @@ class Session:
             rejected=reason_to_reject(window),
         )
 
-    def _warm_up(self, works: Sequence[Work]) -> list[int]:
+    def _warm_up(self, works: Sequence[Work]) -> list[_Repeated]:
         """Run every work at least once, on until the device has settled; returns passes that fill a window."""
         begun_s = self._clock.now_s()
         temperatures: list[tuple[float, float]] = []
         while True:
-            passes = [self._passes_per_window(work) for work in works]
+            repeated = [self._repeated(work) for work in works]
             now_s = self._clock.now_s()
             temperatures.extend((now_s, value) for value in _temperatures(self._taker.conditions())[:1])
             if now_s - begun_s >= self._protocol.warm_up_s or self._temperature_settled(temperatures):
-                return passes
+                return repeated
 
-    def _passes_per_window(self, work: Work) -> int:
-        """Time single passes until they stop getting faster by more than a tenth: the first pays for allocations."""
+    def _repeated(self, work: Work) -> _Repeated:
+        """Time single passes until they stop getting faster by more than a tenth: the first pays for allocations.
+
+        A pass of several windows is timed once: one of them fills a window even if the others are a good deal faster.
+        """
         fastest_s = self._timed_pass_s(work)
-        while True:
+        while fastest_s < _LONG * self._window_s:
             pass_s = self._timed_pass_s(work)
-            settled, fastest_s = pass_s > 0.9 * fastest_s, min(fastest_s, pass_s)
-            if settled or fastest_s >= self._window_s:
-                return self._passes(fastest_s)
+            settled, fastest_s = pass_s >= 0.9 * fastest_s, min(fastest_s, pass_s)
+            if settled:
+                break
+        return _Repeated(work=work, pass_s=fastest_s, passes=self._passes(fastest_s))
 
     def _timed_pass_s(self, work: Work) -> float:
         work.prepare(1)
+        try:
+            return self._timed_s(lambda: work.run(1))
+        finally:
+            work.release()
+
+    def _timed_s(self, run: Callable[[], None]) -> float:
         begun_s = self._clock.now_s()
-        work.run(1)
-        pass_s = self._clock.now_s() - begun_s
-        work.release()
-        return pass_s
+        run()
+        return self._clock.now_s() - begun_s
 
     def _passes(self, pass_s: float) -> int:
         """Passes that fill a window, with a margin of a tenth: inside a window they are often faster than alone."""
         return max(1, math.ceil(1.1 * self._window_s / max(pass_s, 1e-9)))
 
     def _temperature_settled(self, temperatures: Sequence[tuple[float, float]]) -> bool:
-        recent = [(at_s, value) for at_s, value in temperatures if at_s >= temperatures[-1][0] - _SLOPE_SPAN_S]
-        if len(recent) < 2 or recent[-1][0] - temperatures[0][0] < _SLOPE_SPAN_S:
+        if not temperatures:
             return False
-        slope = (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
-        return abs(slope) < self._protocol.settled_c_per_s
+        last_s, last_c = temperatures[-1]
+        earlier = [(at_s, value) for at_s, value in temperatures if last_s - at_s >= _SLOPE_SPAN_S]
+        if not earlier:
+            return False
+        at_s, value = earlier[-1]
+        return abs(last_c - value) / (last_s - at_s) < self._protocol.settled_c_per_s
 
     def _settled(self, works: Sequence[Work], taken: Sequence[TakenWindow], idle: Window) -> bool:
-        floor = IdleFloor(before=idle, after=idle)
-        found = results(works, taken, floor)
+        """Every work has its trials, windows not used left out, and every part its half width."""
+        windows = reject_drifting_clocks(taken, self._protocol.clock_drift_max)
+        used = Counter(_place(window) for window in windows if window.rejected is None)
+        if any(used[_place(work)] < self._protocol.trials_min for work in works):
+            return False
+        found = results(works, windows, IdleFloor(before=idle, after=idle))
         return all(
             result.energy_j is not None and result.energy_j.relative <= self._protocol.half_width_target
             for result in found
         )
+
+
+def _place(each: Work | TakenWindow) -> tuple[Part, float | None]:
+    return each.part, each.mean_context_tokens
+
+
+def _numbered(windows: Sequence[TakenWindow]) -> tuple[TakenWindow, ...]:
+    counts = {part: itertools.count() for part in Part}
+    return tuple(replace(taken, trial=next(counts[taken.part])) for taken in windows)
 
 
 def _temperatures(conditions: Sequence[Conditions]) -> list[float]:
@@ -217,26 +281,30 @@ def reason_to_reject(window: Window) -> str | None:
 
 
 def reject_drifting_clocks(windows: Sequence[TakenWindow], drift_max: float) -> tuple[TakenWindow, ...]:
-    """Mark windows whose SM clock is further than ``drift_max`` (relative) from the median of their part."""
-    clocks: dict[Part, list[float]] = {}
+    """Mark windows in which a device's SM clock is further than ``drift_max`` (relative) from its median in that part.
+
+    Each device has a median of its own: two boards of one kind need not run at one clock.
+    """
+    clocks: dict[tuple[Part, int], list[float]] = {}
     for taken in windows:
-        clocks.setdefault(taken.part, []).extend(_clocks(taken))
+        for device, clock_mhz in _clocks(taken) if taken.rejected is None else ():
+            clocks.setdefault((taken.part, device), []).append(clock_mhz)
+    usual = {place: median(values) for place, values in clocks.items()}
 
     def checked(taken: TakenWindow) -> TakenWindow:
-        own = _clocks(taken)
-        if taken.rejected is not None or not own:
-            return taken
-        usual = median(clocks[taken.part])
-        furthest = max(own, key=lambda clock: abs(clock - usual))
-        if usual <= 0 or abs(furthest - usual) <= drift_max * usual:
-            return taken
-        return replace(taken, rejected=f"SM clock {furthest:.0f} MHz, usually {usual:.0f} MHz")
+        for device, clock_mhz in _clocks(taken) if taken.rejected is None else ():
+            usual_mhz = usual[taken.part, device]
+            if abs(clock_mhz - usual_mhz) > drift_max * usual_mhz:
+                return replace(taken, rejected=f"SM clock {clock_mhz:.0f} MHz, usually {usual_mhz:.0f} MHz")
+        return taken
 
     return tuple(checked(taken) for taken in windows)
 
 
-def _clocks(taken: TakenWindow) -> list[float]:
-    return [each.sm_clock_mhz for each in taken.window.after if each.sm_clock_mhz is not None]
+def _clocks(taken: TakenWindow) -> list[tuple[int, float]]:
+    return [
+        (device, each.sm_clock_mhz) for device, each in enumerate(taken.window.after) if each.sm_clock_mhz is not None
+    ]
 
 
 def results(works: Sequence[Work], windows: Sequence[TakenWindow], idle: IdleFloor) -> tuple[PartResult, ...]:
@@ -264,7 +332,7 @@ def _result(part: Part, works: Sequence[Work], windows: Sequence[TakenWindow], i
 
 def _energy_trial(taken: TakenWindow, idle: IdleFloor) -> Trial:
     window = taken.window
-    tail_j = idle.power_w(window.started_s) * window.tail_s
+    tail_j = idle.power_w(window.started_s + window.duration_s - window.tail_s / 2) * window.tail_s
     return Trial(
         value=(window.energy_j - tail_j) / taken.passes,
         ci95=window.uncertainty_j / taken.passes,

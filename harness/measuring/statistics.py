@@ -1,4 +1,4 @@
-"""Means with 95 % intervals: spread of the repeats (type A) and of the counter itself (type B)."""
+"""Means with 95 % intervals: spread of the repeats (type A) and what the counter may get wrong (type B)."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mean:
-    """A mean and the half width of its 95 % interval; None where one sample and no type B leave it unknown."""
+    """A mean and the half width of its 95 % interval; None for a single sample, whose spread is not known."""
 
     value: float
     ci95: float | None
@@ -52,7 +52,9 @@ def student_t(degrees: int) -> float:
 def mean_of(trials: Sequence[Trial]) -> Mean:
     """Mean of independent repeats; raises ``ValueError`` without any.
 
-    Half width² = (t·s/√n)² + Σu²/n²: GUM (JCGM 100:2008), 4.2 and 5.1, with u the half width of each reading.
+    Half width² = (t·s/√n)² + (Σu/n)², with u the half width of each reading: GUM (JCGM 100:2008), 4.2 and 5.2. What is
+    random in the readings shows in their spread s; u is for what every reading gets wrong alike, which no number of
+    repeats averages out.
     """
     count = len(trials)
     if count == 0:
@@ -69,7 +71,7 @@ def line_at(trials: Sequence[Trial], at: float) -> Mean:
     """Least-squares line through ``(trial.at, trial.value)``, read at one place, with its 95 % interval.
 
     Needs two different places and three trials. Half width = t(n−2)·s·√(1/n + (x−x̄)²/Sxx), the textbook interval of
-    a regression's mean response, with the readings' own half widths added in quadrature.
+    a regression's mean response; the readings' own half widths join in as they do in ``mean_of``.
     """
     count = len(trials)
     centre = math.fsum(trial.at for trial in trials) / count
@@ -87,4 +89,4 @@ def line_at(trials: Sequence[Trial], at: float) -> Mean:
 
 
 def _type_b(trials: Sequence[Trial], weights: Sequence[float]) -> float:
-    return math.sqrt(math.fsum((weight * trial.ci95) ** 2 for weight, trial in zip(weights, trials, strict=True)))
+    return abs(math.fsum(weight * trial.ci95 for weight, trial in zip(weights, trials, strict=True)))

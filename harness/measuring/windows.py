@@ -7,9 +7,12 @@
 
 A counter moves every ``step_s`` seconds, so both reads wait for its next step; the wait at the end, the *tail*, is
 spent idle and its idle energy is taken out when the energy of a pass is computed. Windows of several GPUs are aligned
-on the first GPU's counter; the others carry the error of an unaligned read.
+on the first GPU's counter, once all the others have moved too: what those have yet to show is idle power then, so that
+no load is missed at the end or taken over at the start. The state of the devices is asked for at the beginning of the
+tail, before their clocks fall.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ _Read = Callable[[], tuple[CounterRead, ...]]
 _POLL_S = 0.001
 _PATIENCE_STEPS = 20
 _PATIENCE_MIN_S = 2.0
+_ESTIMATE_S = 0.001  # an estimate is computed at its read: only the time of the read is uncertain
 _UNALIGNED_95 = 1.96 / 6**0.5  # two stale reads, each uniform in 0…T: σ = T/√6
 _TAIL_POWER_95 = 0.25  # the load's power may linger for a part of the tail
 
@@ -77,6 +81,14 @@ class Window:
         return float(sum(half_width**2 for half_width in self.uncertainties_j) ** 0.5)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Edge:
+    """The counters just after the first one moved."""
+
+    reads: tuple[CounterRead, ...]
+    late_s: float  # that move came at most this long before the read
+
+
 class WindowTaker:
     """Takes windows with one bank of meters and one monotonic clock."""
 
@@ -101,67 +113,89 @@ class WindowTaker:
         start = self._edge(self._bank.read_start)
         work()
         work_end_s = self._clock.now_s()
-        end = self._edge(self._bank.read_end) if self._aligned else self._bank.read_end()
-        after = self._bank.conditions()
-        work_s = work_end_s - start[0].at_s
+        if self._aligned:
+            after = self._bank.conditions()
+            end = self._edge(self._bank.read_end)
+        else:
+            end = _Edge(reads=self._bank.read_end(), late_s=0.0)
+            after = self._bank.conditions()
+        work_s = work_end_s - start.reads[0].at_s
         if work_s < self._shortest_s:
             raise WindowTooShort(self._bank.name, work_s, self._shortest_s)
         return self._window(start, end, work_end_s, before, after)
 
     def _window(
         self,
-        start: tuple[CounterRead, ...],
-        end: tuple[CounterRead, ...],
+        start: _Edge,
+        end: _Edge,
         work_end_s: float,
         before: tuple[Conditions, ...],
         after: tuple[Conditions, ...],
     ) -> Window:
-        duration_s = end[0].at_s - start[0].at_s
-        tail_s = end[0].at_s - work_end_s
-        energies_j = tuple(last.energy_j - first.energy_j for first, last in zip(start, end, strict=True))
+        duration_s = end.reads[0].at_s - start.reads[0].at_s
+        tail_s = end.reads[0].at_s - work_end_s
+        energies_j = tuple(last.energy_j - first.energy_j for first, last in zip(start.reads, end.reads, strict=True))
         for meter, energy_j in zip(self._bank.meters, energies_j, strict=True):
             if energy_j <= 0:
                 raise MeterFailed(
                     f"{meter.name}: the counter moved by {energy_j:.6g} J in a window of {duration_s:.3g} s.\n"
                     "A device under power always uses energy, so the reading is lost. See `python -m harness.doctor`."
                 )
+        late_s = start.late_s + end.late_s
         return Window(
             energies_j=energies_j,
             uncertainties_j=tuple(
-                energy_j / duration_s * self._stale_s(device, tail_s) for device, energy_j in enumerate(energies_j)
+                energy_j / duration_s * self._stale_s(device, late_s, tail_s)
+                for device, energy_j in enumerate(energies_j)
             ),
-            counters_start_j=tuple(read.energy_j for read in start),
-            counters_end_j=tuple(read.energy_j for read in end),
-            started_s=start[0].at_s,
+            counters_start_j=tuple(read.energy_j for read in start.reads),
+            counters_end_j=tuple(read.energy_j for read in end.reads),
+            started_s=start.reads[0].at_s,
             duration_s=duration_s,
             tail_s=tail_s,
             before=before,
             after=after,
         )
 
-    def _stale_s(self, device: int, tail_s: float) -> float:
+    def _stale_s(self, device: int, late_s: float, tail_s: float) -> float:
         """Time for which the device's power is uncertain: half width of the energy ÷ power."""
         if not self._aligned:
-            return _POLL_S
+            return _ESTIMATE_S
         if device == 0:
-            return 2 * _POLL_S + _TAIL_POWER_95 * tail_s
-        return _UNALIGNED_95 * self._bank.meters[device].step_s
+            return late_s + _TAIL_POWER_95 * tail_s
+        # Both reads are stale in idle time; how much less that is than the mean power is not known here.
+        return math.hypot(_UNALIGNED_95 * self._bank.meters[device].step_s, _TAIL_POWER_95 * tail_s)
 
-    def _edge(self, read: _Read) -> tuple[CounterRead, ...]:
-        """The first read after the first device's counter moved."""
+    def _edge(self, read: _Read) -> _Edge:
+        """The first read after the first device's counter moved and those of all others have, at least once."""
         if not self._aligned:
             self._clock.pause(self._bank.step_s)
-            return read()
-        step_s = self._bank.meters[0].step_s
-        patience_s = max(_PATIENCE_MIN_S, _PATIENCE_STEPS * step_s)
-        stale = read()[0]
+            return _Edge(reads=read(), late_s=0.0)
+        poll_s = min(_POLL_S, self._bank.meters[0].step_s / 10)
+        patience_s = max(_PATIENCE_MIN_S, _PATIENCE_STEPS * self._bank.step_s)
+        first = last = read()
         while True:
-            self._clock.pause(min(_POLL_S, step_s / 10))
-            edge = read()
-            if edge[0].energy_j != stale.energy_j:
-                return edge
-            if edge[0].at_s - stale.at_s > patience_s:
+            self._clock.pause(poll_s)
+            reads = read()
+            still = self._unmoved(first, reads)
+            if not still and reads[0].energy_j > last[0].energy_j:
+                return _Edge(reads=reads, late_s=reads[0].at_s - last[0].at_s)
+            last = reads
+            if still and last[0].at_s - first[0].at_s > patience_s:
                 raise MeterFailed(
-                    f"{self._bank.meters[0].name}: the energy counter has not moved for {patience_s:.3g} s.\n"
-                    f"A counter that stands still would read as 0 J. Check it with `python -m harness.doctor`."
+                    f"{still[0]}: the energy counter has not moved for {patience_s:.3g} s.\n"
+                    "A counter that stands still would read as 0 J. Check it with `python -m harness.doctor`."
                 )
+
+    def _unmoved(self, first: tuple[CounterRead, ...], reads: tuple[CounterRead, ...]) -> list[str]:
+        """Meters that have not moved since the first read; raises ``MeterFailed`` for one that went back."""
+        still = []
+        for meter, before, now in zip(self._bank.meters, first, reads, strict=True):
+            if now.energy_j < before.energy_j:
+                raise MeterFailed(
+                    f"{meter.name}: the counter went from {before.energy_j:.6g} J back to {now.energy_j:.6g} J.\n"
+                    "It was reset, by a driver that was reloaded perhaps. Run the same command again."
+                )
+            if now.energy_j == before.energy_j:
+                still.append(meter.name)
+        return still

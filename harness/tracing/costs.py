@@ -277,7 +277,7 @@ KNOWN = frozenset(_FORMULAS)
 
 
 def cost_of(call: OpCall) -> Cost:
-    """Kind, named shape, FLOP and bytes of one call. Operands a formula cannot read give an ``OTHER`` without either."""
+    """Kind, named shape, FLOP and bytes of one call; an ``OTHER`` without either where the formula cannot read it."""
     if not call.tensors:
         return _unknown(call)
     try:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 import torch
+from torch._C._autograd import _profiler_enabled
 from torch.profiler import record_function
 
 try:
@@ -22,7 +23,7 @@ MODULE_PREFIX = "module:"
 def marked(name: str) -> AbstractContextManager[object]:
     """Name a span of time, e.g. ``run:1f3a``, ``phase:decode``, ``step:7``."""
     span: AbstractContextManager[object] = nullcontext() if nvtx is None else nvtx.annotate(name, domain="joulegraph")
-    return _recorded(name, span) if torch.autograd._profiler_enabled() else span
+    return _recorded(name, span) if _profiler_enabled() else span
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from harness.kernels import KernelKind, Phase, shape_text
@@ -29,9 +29,13 @@ _HOUSEKEEPING = frozenset(
     | {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_", "result_type"}
     | {"resolve_conj", "resolve_neg", "conj", "_conj", "is_nonzero", "item", "can_cast", "broadcast_tensors"}
     | {"tensor_split", "unsafe_split", "is_floating_point", "scalar_tensor", "is_pinned"}
+    | {"_nnpack_available", "_has_compatible_shallow_copy_type"}
 )
 # Composites that may do nothing at all; what they do, if anything, is below them.
-_WRAPPERS = frozenset({"to", "_to_copy", "reshape", "contiguous", "matmul", "linear", "dropout", "type_as", "clone"})
+_WRAPPERS = frozenset(
+    {"to", "_to_copy", "reshape", "contiguous", "matmul", "linear", "dropout", "type_as", "clone"}
+    | {"zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+)
 _NORM_MODULE = re.compile(r"(norm|^ln)[^.]*$|(^|\.)ln_[^.]*$", re.IGNORECASE)
 _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 _S_PER_US = 1e-6
@@ -91,6 +95,7 @@ def trace(model: torch.nn.Module, phase: Phase, work: Callable[[], None], *, dty
         torch.inference_mode(),
         module_ranges(model),
         profile(activities=activities, record_shapes=True) as profiler,
+        marked(f"trace:{phase}"),
     ):
         work()
     return kernels_of(profiler.events() or (), dtype=dtype)
