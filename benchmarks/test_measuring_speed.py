@@ -88,9 +88,7 @@ def test_measuring_costs_little_beside_the_bare_loop(
 def _work(part: str, stepper: Stepper, prompt: torch.Tensor, request: Request) -> Work:
     if part == "prefill":
         return PrefillWork(stepper, lambda _: prompt, request)
-    return DecodeWork(
-        stepper, lambda _: prompt, context_tokens=PROMPT_TOKENS, steps=STEPS, all_steps=request.decode_steps
-    )
+    return DecodeWork(stepper, lambda _: prompt, request, context_tokens=PROMPT_TOKENS, steps=STEPS)
 
 
 def test_help_answers_at_once(capsys: pytest.CaptureFixture[str]) -> None:

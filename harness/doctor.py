@@ -85,7 +85,8 @@ def check_torch(machine: Machine) -> Iterable[Check]:
     if torch.gpus < seen:
         why = "the driver may be too old for it" if torch.cuda else "install a build for CUDA"
         remedy = "Install the torch build that fits the driver, or run with --device cpu."
-        yield _missing("CUDA", f"torch can use {torch.gpus} of {seen} GPUs: {why}.\n{remedy}")
+        problem = f"torch can use {torch.gpus} of {seen} GPUs: {why}.\n{remedy}"
+        yield _missing("CUDA", problem, required=torch.gpus == 0)
     else:
         yield Check(name="CUDA", verdict=Verdict.OK, detail=f"{torch.cuda}, {torch.gpus} GPUs")
     if torch.nccl:
@@ -102,9 +103,13 @@ def check_gpus(machine: Machine) -> Iterable[Check]:
     driver = next((gpu.driver for gpu in machine.gpus if gpu.driver), "unknown")
     yield Check(name="NVIDIA GPU", verdict=Verdict.OK, detail=f"{len(machine.gpus)} visible, driver {driver}")
     for index, gpu in enumerate(machine.gpus):
-        yield _counter(f"GPU {index} counter", gpu.counter)
-        name = f"GPU {index} in table"
-        yield _missing(name, gpu.unknown) if gpu.unknown else Check(name=name, verdict=Verdict.OK, detail=gpu.name)
+        # Where there are GPUs, a run without flags uses the first one and nothing else.
+        first, name = index == 0, f"GPU {index} in table"
+        yield _counter(f"GPU {index} counter", gpu.counter, required=first)
+        if gpu.unknown:
+            yield _missing(name, gpu.unknown, required=first)
+        else:
+            yield Check(name=name, verdict=Verdict.OK, detail=gpu.name, required=first)
 
 
 def check_cpu_meters(machine: Machine) -> Iterable[Check]:
@@ -160,9 +165,15 @@ def check_models(machine: Machine) -> Iterable[Check]:
 
 def check_energy(machine: Machine) -> Iterable[Check]:
     """What the energies of the main job would be."""
-    if machine.torch.gpus and any(gpu.counter.problem is None for gpu in machine.gpus):
-        found = "measured on the GPU (NVML's counter)"
-    elif machine.rapl.problem is None:
+    if machine.gpus:
+        if machine.gpus[0].counter.problem is None and machine.torch.gpus:
+            yield Check(name="energy", verdict=Verdict.OK, detail="measured on the GPU (NVML's counter)", required=True)
+        else:
+            yield _missing(
+                "energy", "the GPU cannot be measured, as said above.\nRun with --device cpu.", required=True
+            )
+        return
+    if machine.rapl.problem is None:
         found = "measured on the CPU (RAPL)"
     elif machine.estimate.problem is None:
         found = "estimated on the CPU (codecarbon's model), and marked so"
@@ -274,10 +285,10 @@ def _missing(name: str, problem: str, *, required: bool = False) -> Check:
     return Check(name=name, verdict=Verdict.MISSING, detail=detail, remedy=remedy or None, required=required)
 
 
-def _counter(name: str, counter: Counter) -> Check:
+def _counter(name: str, counter: Counter, *, required: bool = False) -> Check:
     if counter.problem is not None or counter.step_s is None:
-        return _missing(name, counter.problem or "it did not move.")
-    return Check(name=name, verdict=Verdict.OK, detail=f"moves every {duration(counter.step_s)}")
+        return _missing(name, counter.problem or "it did not move.", required=required)
+    return Check(name=name, verdict=Verdict.OK, detail=f"moves every {duration(counter.step_s)}", required=required)
 
 
 def _room(name: str, free_bytes: int, least_bytes: int, where: str) -> Check:

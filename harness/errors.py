@@ -9,6 +9,7 @@
     │   ├── MeterUnavailable    this machine does not have that meter
     │   ├── MeterFailed         the meter was there and stopped answering, or went backwards
     │   └── WindowTooShort      the window is shorter than the meter resolves
+    ├── CannotMeasure           the machine, not the run, is at fault: the campaign stops, and the run stays to be made
     ├── RunError                one run cannot be done; the campaign goes on
     │   ├── OutOfMemory
     │   └── WorkerDied
@@ -73,6 +74,10 @@ class WindowTooShort(MeterError):
             f"this meter can resolve, so its energy would read as 0 J or as a whole counter step.\n"
             f"Repeat the work inside one window until it lasts at least {shortest_s:.2g} s."
         )
+
+
+class CannotMeasure(HarnessError):
+    """A meter or a package failed in a worker. The campaign stops, and the same command goes on once it is mended."""
 
 
 class RunError(HarnessError):

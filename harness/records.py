@@ -97,6 +97,9 @@ class RunRow:
     batch_size: Annotated[int, "sequences computed together"]
     prompt_tokens: Annotated[int, "prompt tokens of each sequence"]
     output_tokens: Annotated[int, "output tokens of each sequence, the first one from the prefill included"]
+    prompts: Annotated[
+        str | None, "text: prose in the model's own tokens; random: token ids drawn evenly; null: unknown"
+    ]
     sampling_weight: Annotated[
         float | None, "how many average samples of the trace this request stands for; null: not sampled"
     ]

@@ -63,7 +63,7 @@ def _run(invocation: Invocation) -> int:
         from harness.report.page import write_report
 
         report = write_report(out, out / "report.html")
-    rows = tuple(read_rows(out, RunRow))
+    rows = sorted(read_rows(out, RunRow), key=lambda row: row.started_at_utc)
     console.print(result_table(rows))
     console.print(closing_text(rows, out, report), markup=False, soft_wrap=True)
     return 0 if any(row.status is Status.OK for row in rows) else 1

@@ -124,6 +124,7 @@ def example_run(index: int, seed: int, machine: ExampleMachine) -> RunRow:
         # Later rounds over the requests ask for more tokens, so that no request is asked for twice.
         prompt_tokens=prompt_tokens + index // len(REQUESTS),
         output_tokens=output_tokens,
+        prompts="text",
         sampling_weight=1.0 + index / 8,
         clipped=None if index else "output: 900 → 16 tokens, for the time budget",
         status=Status.OK,

@@ -17,7 +17,7 @@ from harness.campaign.jobs import Job, run_id_of
 from harness.campaign.launchers import Launcher
 from harness.campaign.plan import Plan
 from harness.campaign.planning import Planned, Subject, find_subjects, planned_runs
-from harness.campaign.queue import QueuedRun, RunQueue
+from harness.campaign.queue import QUEUE_FILE, QueuedRun, RunQueue
 from harness.campaign.rows import Outcome, run_row
 from harness.campaign.site import Site, find_site
 from harness.campaign.task import Task
@@ -25,7 +25,6 @@ from harness.dataset.layout import survey
 from harness.dataset.reading import dataset_of
 from harness.dataset.store import DatasetStore
 from harness.errors import OtherCampaign, OutOfMemory, RunError, WorkerDied
-from harness.models.source import ModelSource
 from harness.records import Measurement, RunRow, Status
 
 _PATIENCE = 20.0  # times the estimate, before a run counts as hung
@@ -63,7 +62,7 @@ class Surroundings:
 def look_around(plan: Plan, *, to_run: bool = True) -> Surroundings:
     """Find devices, meters and models; raises ``UsageError`` and ``MeterError``. Planning alone needs no usable GPU."""
     site = find_site(plan, to_run=to_run)
-    return Surroundings(site=site, subjects=find_subjects(plan, site))
+    return Surroundings(site=site, subjects=find_subjects(plan, site, download=to_run))
 
 
 class Campaign:
@@ -74,7 +73,9 @@ class Campaign:
         self.folder = folder
         self._look = look
         with ExitStack() as on_error:
-            # The queue first: it can say what differs from another campaign's plan.
+            if not (folder.state / QUEUE_FILE).exists():
+                DatasetStore.open(folder.path)  # a folder that holds something else is refused before anything is made
+            # The queue before the store: it can say what differs from another campaign's plan.
             self.queue = on_error.enter_context(
                 RunQueue.open(
                     folder.state,
@@ -157,19 +158,21 @@ class Campaign:
         return self._look()
 
     @cached_property
-    def _sources(self) -> Mapping[str, ModelSource]:
-        return {subject.source.name: subject.source for subject in self.surroundings.subjects}
+    def _subjects(self) -> Mapping[str, Subject]:
+        return {subject.source.name: subject for subject in self.surroundings.subjects}
 
     def _task(self, job: Job) -> Task:
-        site = self.surroundings.site
-        if run_id_of(job.request, job.deployment, self.plan, site.gpu) != job.run_id:
+        site, subject = self.surroundings.site, self._subjects.get(job.request.model)
+        if subject is None or job.run_id != run_id_of(
+            job.request, job.deployment, self.plan, site.gpu, subject.version
+        ):
             raise OtherCampaign(
-                f"{self.folder.path} was begun on another device than {site.gpu}, the one of this machine.\n"
-                "Go on where it was begun, or choose another folder with --out."
+                f"{self.folder.path} was begun on another device than {site.gpu}, or with another revision of "
+                f"{job.request.model}.\nGo on where it was begun, or choose another folder with --out."
             )
         return Task(
             job=job,
-            source=self._sources[job.request.model],
+            source=subject.source,
             gpu=site.gpu,
             ceilings=site.ceilings,
             gpu_uuids=site.gpu_uuids,
@@ -177,6 +180,7 @@ class Campaign:
             campaign_id=self.plan.campaign_id,
             configuration=self.plan.configuration,
             quality=self.plan.quality,
+            limit_s=None if self.plan.time_budget_s is None else job.estimate_s,
             seed=self.plan.seed,
             cpu_threads=self.plan.cpu_threads,
             trace_kernels=self.plan.trace_kernels,

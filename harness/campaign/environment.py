@@ -11,7 +11,7 @@ import torch
 from harness import __version__
 from harness.measuring.attribution import Ceilings
 from harness.meters.host import HostFacts
-from harness.meters.selection import MeterBank, describe
+from harness.meters.selection import MeterBank, describe, find_gpus
 from harness.records import EnvironmentRow
 
 
@@ -22,7 +22,7 @@ def environment_row(*, bank: MeterBank, host: HostFacts, gpu: str, ceilings: Cei
         environment_id="",
         gpu=gpu,
         device_name=facts.name,
-        n_devices=torch.cuda.device_count(),
+        n_devices=len(find_gpus({}).gpus),  # of the machine, whatever CUDA_VISIBLE_DEVICES leaves to this run
         cpu=host.cpu,
         cpu_cores=host.cpu_cores,
         memory_bytes=host.memory_bytes,

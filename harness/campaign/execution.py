@@ -8,13 +8,14 @@ import random
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from harness.campaign.environment import environment_row
 from harness.campaign.rows import Counted, Loaded, Outcome, PhaseKernels, measurement_of, run_row
 from harness.campaign.task import Task
-from harness.errors import HarnessError, OutOfMemory
+from harness.errors import HarnessError, MeterFailed, MeterUnavailable, MissingExtra, OutOfMemory
 from harness.kernels import Phase
 from harness.measuring.parts import DecodeWork, PrefillWork, PromptSource, RequestWork, decode_contexts
 from harness.measuring.protocol import Protocol, protocol_of
@@ -22,23 +23,28 @@ from harness.measuring.session import Session, SessionResult, Work
 from harness.measuring.windows import SteadyClock, WindowTaker
 from harness.meters.host import host_facts
 from harness.meters.selection import MeterBank, meters_for
-from harness.models.loading import LoadedModel, load
+from harness.models.loading import load
 from harness.models.memory import peak_memory_bytes, translate_out_of_memory
-from harness.models.prompts import prompt_token_ids
+from harness.models.prompts import prompt_kind, prompt_token_ids
 from harness.models.steps import Stepper
 from harness.records import Measurement, Part, Provenance, Request, Status
 from harness.tracing.ranges import marked
-from harness.tracing.timeline import trace
+from harness.tracing.timeline import TracedKernel, trace
 
 _TIMED_STEPS = 3
-_TRACED_STEPS = 3
+_TRACED_PASSES = 3
 _RESOLVED_STEPS = 3  # a window of fewer counter steps is refused
 
 
 def carry_out(task: Task, *, started_at_utc: str) -> Measurement:
-    """Measure one run. What goes wrong becomes the run's status and reason, never an exception."""
+    """Measure one run. What goes wrong with the run becomes its status and reason.
+
+    Raises ``MissingExtra``, ``MeterUnavailable`` and ``MeterFailed``: the machine is at fault, not the run.
+    """
     try:
         return _measure(task, started_at_utc)
+    except (MissingExtra, MeterUnavailable, MeterFailed):
+        raise
     except OutOfMemory as error:
         status, detail = Status.OOM, str(error)
     except HarnessError as error:
@@ -53,43 +59,61 @@ def carry_out(task: Task, *, started_at_utc: str) -> Measurement:
 def _measure(task: Task, started_at_utc: str) -> Measurement:
     if task.cpu_threads:
         torch.set_num_threads(task.cpu_threads)
-    request, deployment = task.job.request, task.job.deployment
-    with _bank(task) as bank, translate_out_of_memory(f"running {request.model}"):
-        loaded = load(
-            task.source, dtype=request.dtype, attention=deployment.attention, device=deployment.device, seed=task.seed
-        )
-        prepared = _Prepared(task, loaded)
-        with marked(f"run:{task.job.run_id}"):
+    with _bank(task) as bank:
+        with translate_out_of_memory(f"running {task.job.request.model}"), marked(f"run:{task.job.run_id}"):
+            prepared = _Prepared(task)
             session = _session(task, bank, prepared)
-        peak_bytes = peak_memory_bytes(loaded.device)
-        traced = _traced(prepared) if task.trace_kernels else ()
+        found = prepared.found()
+        with marked(f"run:{task.job.run_id}"):
+            kernels = _traced(prepared) if task.trace_kernels else _Traced()
         environment = environment_row(bank=bank, host=host_facts(), gpu=task.gpu, ceilings=task.ceilings)
         counted = _counted(bank)
+    whole = session.part(Part.RUN)
     outcome = Outcome(
-        status=Status.OK,
-        detail=flags(session, protocol_of(task.quality)),
+        status=Status.OK if whole is not None and whole.energy_j is not None else Status.FAILED,
+        detail="; ".join((*flags(session, protocol_of(task.quality)), *kernels.notes)) or None,
         started_at_utc=started_at_utc,
         environment_id=environment.environment_id,
         gpu=task.gpu,
     )
-    found = Loaded(
-        config_sha256=loaded.facts.config_sha256,
-        quantization=loaded.facts.quantization,
-        peak_memory_bytes=peak_bytes,
-    )
     run = run_row(task, outcome, loaded=found, counted=counted, session=session)
-    return measurement_of(task, session, counted, traced, run=run, environment=environment)
+    return measurement_of(task, session, counted, kernels.phases, run=run, environment=environment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Traced:
+    """Kernels of the phases that could be traced, and why the others could not."""
+
+    phases: tuple[PhaseKernels, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class _Prepared:
     """A loaded model with the prompts of one request."""
 
-    def __init__(self, task: Task, loaded: LoadedModel) -> None:
-        self.request = task.job.request
-        self.model = loaded.model
-        self.stepper = Stepper(loaded, kv_cache=task.job.deployment.kv_cache)
-        self._loaded = loaded
+    def __init__(self, task: Task) -> None:
+        self.request, deployment = task.job.request, task.job.deployment
+        self._loaded = load(
+            task.source,
+            dtype=self.request.dtype,
+            attention=deployment.attention,
+            device=deployment.device,
+            seed=task.seed,
+        )
+        self.model = self._loaded.model
+        self.device = deployment.device
+        self.stepper = Stepper(self._loaded, kv_cache=deployment.kv_cache)
         self._seed = task.seed
+
+    def found(self) -> Loaded:
+        """What is recorded of the model, with the memory used so far."""
+        facts = self._loaded.facts
+        return Loaded(
+            config_sha256=facts.config_sha256,
+            quantization=facts.quantization,
+            prompts=prompt_kind(self._loaded).value,
+            peak_memory_bytes=peak_memory_bytes(self._loaded.device),
+        )
 
     def prompt(self, tokens: int) -> torch.Tensor:  # [batch, tokens] int64
         """Prompts of exactly this many tokens."""
@@ -97,13 +121,7 @@ class _Prepared:
 
     def decode(self, context_tokens: int, steps: int) -> DecodeWork:
         """Work of ``steps`` decode steps from one context."""
-        return DecodeWork(
-            self.stepper,
-            self.prompt,
-            context_tokens=context_tokens,
-            steps=steps,
-            all_steps=self.request.decode_steps,
-        )
+        return DecodeWork(self.stepper, self.prompt, self.request, context_tokens=context_tokens, steps=steps)
 
 
 @contextmanager
@@ -134,7 +152,7 @@ def _session(task: Task, bank: MeterBank, prepared: _Prepared) -> SessionResult:
     taker = WindowTaker(bank, clock, shortest_s=_RESOLVED_STEPS * bank.step_s)
     rng = random.Random(f"{task.seed} {task.job.run_id}")  # noqa: S311  an order of windows, no secret
     works = _works(prepared, protocol, clock, window_s)
-    return Session(taker, clock, protocol, window_s=window_s, rng=rng).measure(works)
+    return Session(taker, clock, protocol, window_s=window_s, rng=rng, limit_s=task.limit_s).measure(works)
 
 
 def _works(prepared: _Prepared, protocol: Protocol, clock: SteadyClock, window_s: float) -> Sequence[Work]:
@@ -157,7 +175,8 @@ def _segment_steps(prepared: _Prepared, protocol: Protocol, clock: SteadyClock, 
     request: Request = prepared.request
     timed_steps = min(_TIMED_STEPS, request.decode_steps)
     work = prepared.decode(request.prompt_tokens, timed_steps)
-    work.prepare(1)
+    work.prepare(2)
+    work.run(1)  # the very first steps pay for allocations and kernel loading
     begun_s = clock.now_s()
     work.run(1)
     step_s = (clock.now_s() - begun_s) / timed_steps
@@ -167,29 +186,46 @@ def _segment_steps(prepared: _Prepared, protocol: Protocol, clock: SteadyClock, 
     return max(1, min(round(1.1 * window_s / step_s), request.decode_steps // 3))
 
 
-def _traced(prepared: _Prepared) -> tuple[PhaseKernels, ...]:
-    """Kernels of each phase, in a pass of its own.
+def _traced(prepared: _Prepared) -> _Traced:
+    """Kernels of each phase, in passes of their own. What fails here costs the kernels, not the energies.
 
-    Of a decode only a few steps around the middle context are traced: what a step costs is linear in its context, so
+    Of a decode the step at the middle context is traced, a few times: what a step costs is linear in its context, so
     the middle step times the steps is the whole.
     """
+    phases, notes = [], []
+    for phase, trace_phase in ((Phase.PREFILL, _traced_prefill), (Phase.DECODE, _traced_decode)):
+        if phase is Phase.DECODE and prepared.request.decode_steps == 0:
+            continue
+        try:
+            with translate_out_of_memory(f"tracing {phase}"):
+                phases.append(PhaseKernels(phase=phase, kernels=trace_phase(prepared)))
+        except Exception as error:  # noqa: BLE001  the profiler may fail in any way; the energies are read already
+            traceback.print_exc()
+            notes.append(f"kernels of {phase} not traced: {str(error).splitlines()[0] if str(error) else error!r}")
+    return _Traced(phases=tuple(phases), notes=tuple(notes))
+
+
+def _traced_prefill(prepared: _Prepared) -> tuple[TracedKernel, ...]:
+    work = PrefillWork(prepared.stepper, prepared.prompt, prepared.request)
+    return trace(
+        prepared.model, Phase.PREFILL, lambda: work.run(1), dtype=prepared.request.dtype, device=prepared.device
+    )
+
+
+def _traced_decode(prepared: _Prepared) -> tuple[TracedKernel, ...]:
     request = prepared.request
-    prefill = PrefillWork(prepared.stepper, prepared.prompt, request)
-    kernels = trace(prepared.model, Phase.PREFILL, lambda: prefill.run(1), dtype=request.dtype)
-    phases = [PhaseKernels(phase=Phase.PREFILL, kernels=kernels)]
-    if request.decode_steps:
-        steps = min(_TRACED_STEPS, request.decode_steps)
-        decode = prepared.decode(request.prompt_tokens + (request.decode_steps - steps) // 2, steps)
-        decode.prepare(1)
-        kernels = trace(prepared.model, Phase.DECODE, lambda: decode.run(1), dtype=request.dtype)
-        decode.release()
-        scaled = tuple(kernel.scaled(request.decode_steps / steps) for kernel in kernels)
-        phases.append(PhaseKernels(phase=Phase.DECODE, kernels=scaled))
-    return tuple(phases)
+    work = prepared.decode(request.prompt_tokens + (request.decode_steps - 1) // 2, 1)
+    work.prepare(1 + _TRACED_PASSES)
+    work.run(1)  # the first step after a fill is slower
+    kernels = trace(
+        prepared.model, Phase.DECODE, lambda: work.run(_TRACED_PASSES), dtype=request.dtype, device=prepared.device
+    )
+    work.release()
+    return tuple(kernel.scaled(request.decode_steps / _TRACED_PASSES) for kernel in kernels)
 
 
-def flags(session: SessionResult, protocol: Protocol) -> str | None:
-    """What a reader of an ok run should know; None: nothing."""
+def flags(session: SessionResult, protocol: Protocol) -> tuple[str, ...]:
+    """What a reader of the run should know beside its numbers."""
     rejected = [taken for taken in session.windows if taken.rejected is not None]
     notes = [f"{len(rejected)} of {len(session.windows)} windows rejected: {rejected[0].rejected}"] if rejected else []
     for part in (Part.PREFILL, Part.DECODE, Part.RUN):
@@ -202,4 +238,4 @@ def flags(session: SessionResult, protocol: Protocol) -> str | None:
             notes.append(
                 f"{part}: 95 % half width {result.energy_j.relative:.1%}, wanted {protocol.half_width_target:.0%}"
             )
-    return "; ".join(notes) or None
+    return tuple(notes)

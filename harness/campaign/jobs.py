@@ -52,13 +52,20 @@ class Job:
         )
 
 
-def run_id_of(request: Request, deployment: Deployment, plan: Plan, gpu: str) -> str:
+def run_id_of(request: Request, deployment: Deployment, plan: Plan, gpu: str, version: str) -> str:
     """Content hash of a run, 20 hexadecimal digits: request, deployment, device and what the plan says of the protocol.
 
-    ``gpu`` is the device as in ``RunRow.gpu``. How the request was chosen does not matter.
+    ``gpu`` is the device as in ``RunRow.gpu``, ``version`` tells models of one name apart. How the request was chosen
+    does not matter. The same run made twice, in two folders or on two machines of one kind, has one id.
     """
     settings = {name: getattr(plan, name) for name in _RUN_SETTINGS}
     if plan.random_weights:
         settings["seed"] = plan.seed
-    content = {"request": asdict(request), "deployment": asdict(deployment), "gpu": gpu, "settings": settings}
+    content = {
+        "request": asdict(request),
+        "deployment": asdict(deployment),
+        "gpu": gpu,
+        "version": version,
+        "settings": settings,
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:20]

@@ -9,18 +9,19 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import psutil
 
 from harness.campaign.task import Task
 from harness.dataset.transport import measurement_from_json
-from harness.errors import CannotWrite, CorruptFile, DatasetError, HarnessError, OutOfMemory, RunError, WorkerDied
+from harness.errors import CannotMeasure, CannotWrite, DatasetError, HarnessError, OutOfMemory, RunError, WorkerDied
 from harness.records import Measurement
 from harness.units import duration, gibibytes
 
 _MAX_RESULT_BYTES = 512 * 1024**2
 _LOG_TAIL_BYTES = 4000
+CANNOT_MEASURE = 69  # exit code of a worker whose meters or packages failed; EX_UNAVAILABLE of sysexits.h
 CANNOT_WRITE = 74  # exit code of a worker that measured and could not write it down; EX_IOERR of sysexits.h
 _OOM_COUNTER = Path("/proc/vmstat")
 
@@ -47,39 +48,45 @@ class LocalLauncher:
         """
         result = self.state / f"{task.job.run_id}.json"
         log = self.state / f"{task.job.run_id}.log"
-        result.unlink(missing_ok=True)
         kills_before = _kernel_oom_kills()
+        try:
+            result.unlink(missing_ok=True)
+            with log.open("wb") as log_file:
+                returncode = self._run(task, result, log_file, limit_s)
+            if result.exists():
+                measurement = _read_result(result)
+                log.unlink()
+                return measurement
+            kernel_killed = _kernel_oom_kills() > kills_before
+            raise _death(returncode, log, kernel_killed=kernel_killed)
+        except OSError as error:
+            raise CannotWrite(
+                f"{self.state} cannot be used for results and logs: {error.strerror or error}.\n"
+                "Make room or see to the permissions, then run the same command again: no finished run is lost."
+            ) from error
+
+    def _run(self, task: Task, result: Path, log_file: IO[bytes], limit_s: float) -> int:
+        """Start the worker, wait for its end, and return its exit code."""
         environment = dict(os.environ)
         if task.gpu_uuids:  # by UUID, so that CUDA and NVML mean the same GPUs
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpu_uuids[: task.job.deployment.n_gpus])
-        with log.open("wb") as log_file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", self.module, str(result)],
-                stdin=subprocess.PIPE,
-                stdout=log_file,
-                stderr=log_file,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the campaign, which then stops its worker
-            )
-            try:
-                _hand_over(process, task)
-                process.wait(timeout=limit_s)
-            except subprocess.TimeoutExpired:
-                raise RunError(
-                    f"The run took longer than {duration(limit_s)}, far more than estimated, and was stopped."
-                ) from None
-            finally:
-                _stop(process)
-        if result.exists():
-            try:
-                measurement = _read_result(result)
-            except (DatasetError, UnicodeDecodeError) as error:
-                raise WorkerDied(f"The worker left a result that is no measurement: {error}") from error
-            finally:
-                result.unlink()
-            log.unlink()
-            return measurement
-        raise _death(process.returncode, log, kernel_killed=_kernel_oom_kills() > kills_before)
+        process = subprocess.Popen(
+            [sys.executable, "-m", self.module, str(result)],
+            stdin=subprocess.PIPE,
+            stdout=log_file,
+            stderr=log_file,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the campaign, which then stops its worker
+        )
+        try:
+            _hand_over(process, task)
+            return process.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            raise RunError(
+                f"The run took longer than {duration(limit_s)}, far more than estimated, and was stopped."
+            ) from None
+        finally:
+            _stop(process)
 
 
 def _hand_over(process: "subprocess.Popen[bytes]", task: Task) -> None:
@@ -104,9 +111,15 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _read_result(result: Path) -> Measurement:
-    if result.stat().st_size > _MAX_RESULT_BYTES:
-        raise CorruptFile(f"{result} is larger than {_MAX_RESULT_BYTES:,} bytes, so it is no measurement.")
-    return measurement_from_json(result.read_text(encoding="utf-8"))
+    """The measurement in a result file, which is used up; raises ``WorkerDied`` for anything else."""
+    try:
+        if result.stat().st_size > _MAX_RESULT_BYTES:
+            raise WorkerDied(f"The worker left more than {_MAX_RESULT_BYTES:,} bytes, which is no measurement.")
+        return measurement_from_json(result.read_text(encoding="utf-8"))
+    except (DatasetError, UnicodeDecodeError) as error:
+        raise WorkerDied(f"The worker left a result that is no measurement: {error}") from error
+    finally:
+        result.unlink()
 
 
 def _death(returncode: int, log: Path, *, kernel_killed: bool) -> HarnessError:
@@ -118,6 +131,8 @@ def _death(returncode: int, log: Path, *, kernel_killed: bool) -> HarnessError:
         tail = file.read().decode("utf-8", errors="replace").strip().splitlines()
     how = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
     last = tail[-1] if tail else "it printed nothing"
+    if returncode == CANNOT_MEASURE:
+        return CannotMeasure("\n".join(tail[-3:]) + "\nOnce that is mended, the same command goes on with this run.")
     if returncode == CANNOT_WRITE:
         return CannotWrite(
             f"A run was measured, and its result could not be written: {last}\n"

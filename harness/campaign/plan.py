@@ -55,7 +55,10 @@ class Plan:
     ] = False
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        Option(text="dtype of parameters and activations; auto: bfloat16 on a GPU, float32 on a CPU", group=_MODEL),
+        Option(
+            text="dtype of parameters and activations; auto: bfloat16 on a GPU (else float16), float32 on a CPU",
+            group=_MODEL,
+        ),
     ] = "auto"
     attention: Annotated[
         Literal["auto", "sdpa", "eager", "flash_attention_2"],

@@ -12,6 +12,7 @@ from harness.campaign.site import Site
 from harness.errors import UsageError
 from harness.measuring.protocol import protocol_of
 from harness.models.facts import ModelFacts, model_facts
+from harness.models.loading import check_attention
 from harness.models.source import ModelSource, default_model, resolve
 from harness.records import Deployment, Request
 
@@ -27,6 +28,11 @@ class Subject:
     source: ModelSource
     facts: ModelFacts
 
+    @property
+    def version(self) -> str:
+        """What tells models of one name apart."""
+        return f"{self.source.revision} {self.source.weights} {self.facts.config_sha256}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
@@ -36,8 +42,11 @@ class Planned:
     run: PlannedRun
 
 
-def find_subjects(plan: Plan, site: Site) -> tuple[Subject, ...]:
-    """Find every model of the plan and read its facts; raises ``UnknownModel`` and its like."""
+def find_subjects(plan: Plan, site: Site, *, download: bool = True) -> tuple[Subject, ...]:
+    """Find every model of the plan and read its facts; raises ``UnknownModel`` and its like.
+
+    ``download=False`` fetches no weights: enough to plan with.
+    """
     subjects = []
     for reference in plan.models or (default_model(site.device),):
         source = resolve(
@@ -45,8 +54,12 @@ def find_subjects(plan: Plan, site: Site) -> tuple[Subject, ...]:
             revision=plan.revision,
             random_weights=plan.random_weights,
             trust_remote_code=plan.trust_remote_code,
+            download=download,
         )
-        subjects.append(Subject(source=source, facts=model_facts(source)))
+        facts = model_facts(source)
+        if plan.attention != "auto":
+            check_attention(plan.attention, facts, source.name, site.device)
+        subjects.append(Subject(source=source, facts=facts))
     names = [subject.source.name for subject in subjects]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -59,13 +72,34 @@ def find_subjects(plan: Plan, site: Site) -> tuple[Subject, ...]:
 
 def planned_runs(plan: Plan, site: Site, subjects: Sequence[Subject]) -> tuple[Planned, ...]:
     """Every run of the plan, in the order it will be made; skipped ones with their reason."""
+    requests = sample_requests(plan)
+    if plan.sampling != "trace":
+        _check_contexts(requests, subjects)
     wanted = [
         _wanted(plan, site, subject, n_gpus, request)
-        for request in sample_requests(plan)
+        for request in requests
         for subject in subjects
         for n_gpus in site.gpu_counts
     ]
-    return tuple(Planned(job=_job(plan, site, run), run=run) for run in clip(wanted, plan.time_budget_s))
+    versions = {subject.source.name: subject.version for subject in subjects}
+    return tuple(
+        Planned(job=_job(plan, site, run, versions[run.request.model]), run=run)
+        for run in clip(wanted, plan.time_budget_s)
+    )
+
+
+def _check_contexts(requests: Sequence[WantedRequest], subjects: Sequence[Subject]) -> None:
+    """What was asked for by name is not shortened silently; a sample of a trace is, and says so."""
+    for subject in subjects:
+        limit = subject.facts.context_tokens
+        for request in requests:
+            context = request.prompt_tokens + max(0, request.output_tokens - 1)
+            if limit is not None and context > limit:
+                raise UsageError(
+                    f"A prompt of {request.prompt_tokens} and an output of {request.output_tokens} tokens need a "
+                    f"context of {context}, and that of {subject.source.name} ends at {limit}.\n"
+                    "Ask for shorter lengths, or for a model with a longer context."
+                )
 
 
 def _wanted(plan: Plan, site: Site, subject: Subject, n_gpus: int, request: WantedRequest) -> WantedRun:
@@ -120,9 +154,9 @@ def _protocol_cost(plan: Plan, weight_bytes: int) -> ProtocolCost:
     )
 
 
-def _job(plan: Plan, site: Site, run: PlannedRun) -> Job:
+def _job(plan: Plan, site: Site, run: PlannedRun, version: str) -> Job:
     return Job(
-        run_id=run_id_of(run.request, run.wanted.deployment, plan, site.gpu),
+        run_id=run_id_of(run.request, run.wanted.deployment, plan, site.gpu, version),
         request=run.request,
         deployment=run.wanted.deployment,
         sampling_weight=run.wanted.sampling_weight,

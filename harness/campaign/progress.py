@@ -52,6 +52,7 @@ class ConsoleObserver:
                 MofNCompleteColumn(),
                 TextColumn("{task.description}"),
                 console=self._console,
+                refresh_per_second=1,  # drawing takes from the CPU that is being measured
             )
             self._bar.start()
             self._task = self._bar.add_task(self._status_text(), total=self._total, completed=self._done)
@@ -104,8 +105,12 @@ class ConsoleObserver:
 def _result_text(run: RunRow) -> str:
     shape = f"{run.model}: batch {run.batch_size}, prompt {run.prompt_tokens}, output {run.output_tokens}"
     if run.status is not Status.OK:
-        return f"{shape}: {run.status}: {(run.status_detail or 'no reason given').splitlines()[0]}"
+        return f"{shape}: {run.status}: {_reason(run)}"
     return f"{shape}: {_energy_text(run)} in {'–' if run.duration_s is None else duration(run.duration_s)}"
+
+
+def _reason(run: RunRow) -> str:
+    return (run.status_detail or "no reason given").splitlines()[0]
 
 
 def _energy_text(run: RunRow) -> str:
@@ -181,6 +186,8 @@ def result_table(rows: Sequence[RunRow]) -> Table:
             "–" if per_token is None else si(per_token, "J"),
             "–" if row.duration_s is None else duration(row.duration_s),
         )
+    reasons = [f"{number}: {_reason(row)}" for number, row in enumerate(rows, start=1) if row.status is not Status.OK]
+    table.caption = escape("\n".join(reasons)) or None
     return table
 
 

@@ -56,6 +56,7 @@ class Loaded:
 
     config_sha256: str | None
     quantization: str | None
+    prompts: str  # text or random
     peak_memory_bytes: int | None
 
 
@@ -105,6 +106,7 @@ def run_row(
         batch_size=request.batch_size,
         prompt_tokens=request.prompt_tokens,
         output_tokens=request.output_tokens,
+        prompts=None if loaded is None else loaded.prompts,
         sampling_weight=task.job.sampling_weight,
         clipped=task.job.clipped,
         status=outcome.status,

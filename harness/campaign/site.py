@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 from harness.campaign.estimate import Machine
@@ -16,6 +15,7 @@ from harness.measuring.attribution import Ceilings
 from harness.measuring.ceilings import probe_cpu
 from harness.meters.host import host_facts
 from harness.meters.selection import GpuSearch, MeterBank, describe, find_gpus, meters_for
+from harness.models.memory import available_memory_bytes
 from harness.records import Provenance
 
 _IDLE_SHARE = 0.17  # of board power with a context resident, on public A100 and H100 measurements
@@ -95,7 +95,7 @@ def _cpu_site(plan: Plan) -> Site:
         gpu_uuids=(),
         dtype=dtype,
         ceilings=found[0],
-        memory_bytes=psutil.virtual_memory().available,
+        memory_bytes=available_memory_bytes(torch.device("cpu")),
         idle_power_w=idle_power_w,
         load_power_w=max(load_power_w, idle_power_w),
         provenance=bank.provenance,
@@ -125,7 +125,9 @@ def _gpu_site(plan: Plan, search: GpuSearch) -> Site:
         )
     _refuse_several_ranks(counts)
     hardware = find(search.gpus[0].name, hardware_table(plan))
-    dtype = "bfloat16" if plan.dtype == "auto" else plan.dtype
+    dtype = plan.dtype
+    if dtype == "auto":  # GPUs before Ampere have no bfloat16
+        dtype = "bfloat16" if hardware.supports("bfloat16") else "float16"
     bank = meters_for("cuda", gpu_indices=range(max(counts)))
     try:
         meter, why, provenance = describe(bank), bank.why, bank.provenance

@@ -24,6 +24,7 @@ class Task:
     campaign_id: str
     configuration: str
     quality: Quality
+    limit_s: float | None  # after which no trials beyond the fewest are made; None: no time budget
     seed: int
     cpu_threads: int
     trace_kernels: bool

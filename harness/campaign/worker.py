@@ -9,9 +9,10 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.campaign.launchers import CANNOT_WRITE
+from harness.campaign.launchers import CANNOT_MEASURE, CANNOT_WRITE
 from harness.campaign.parent import die_with_parent
 from harness.campaign.task import Task
+from harness.errors import HarnessError
 
 
 def main(arguments: list[str]) -> int:
@@ -22,7 +23,11 @@ def main(arguments: list[str]) -> int:
     from harness.campaign.execution import carry_out
     from harness.dataset.transport import measurement_to_json
 
-    measurement = carry_out(task, started_at_utc=datetime.now(UTC).isoformat(timespec="seconds"))
+    try:
+        measurement = carry_out(task, started_at_utc=datetime.now(UTC).isoformat(timespec="seconds"))
+    except HarnessError as error:
+        print(error, file=sys.stderr)  # noqa: T201  the campaign reads the end of this log
+        return CANNOT_MEASURE
     result = Path(arguments[0])
     unfinished = result.with_suffix(".part")
     try:

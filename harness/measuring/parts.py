@@ -14,6 +14,7 @@ from harness.models.steps import DecodeState, Mark, Stepper
 from harness.records import Part, Request
 from harness.tracing.ranges import marked
 
+_CHUNK_TOKENS = 64  # a cache is filled in passes of at least so many tokens: their activations are small anyway
 PromptSource = Callable[[int], Any]  # tokens of context -> Tensor  # [batch, tokens] int64
 
 
@@ -58,19 +59,20 @@ class DecodeWork:
     part = Part.DECODE
 
     def __init__(
-        self, stepper: Stepper, prompt: PromptSource, *, context_tokens: int, steps: int, all_steps: int
+        self, stepper: Stepper, prompt: PromptSource, request: Request, *, context_tokens: int, steps: int
     ) -> None:
         self._stepper = stepper
         self._prompt = prompt
         self._steps = steps
-        self.share = steps / all_steps
+        self._chunk_tokens = max(_CHUNK_TOKENS, request.prompt_tokens)
+        self.share = steps / request.decode_steps
         self.context_start_tokens = context_tokens
         self.mean_context_tokens = context_tokens + (steps + 1) / 2
         self._start: _Start | None = None
 
     def prepare(self, passes: int) -> None:
         """Fill the cache up to the first step's context."""
-        state = self._stepper.prefill(self._prompt(self.context_start_tokens))
+        state = self._stepper.fill(self._prompt(self.context_start_tokens), chunk_tokens=self._chunk_tokens)
         mark = self._stepper.mark(state) if passes > 1 else None
         self._start = _Start(state=state, mark=mark)
         self._stepper.synchronize()

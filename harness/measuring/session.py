@@ -127,8 +127,17 @@ class Session:
     """Measures the works of one run by one protocol."""
 
     def __init__(
-        self, taker: WindowTaker, clock: PausingClock, protocol: WindowProtocol, *, window_s: float, rng: random.Random
+        self,
+        taker: WindowTaker,
+        clock: PausingClock,
+        protocol: WindowProtocol,
+        *,
+        window_s: float,
+        rng: random.Random,
+        limit_s: float | None = None,
     ) -> None:
+        """Trials beyond the fewest are made only until ``limit_s`` after the start; None: as many as it takes."""
+        self._limit_s = math.inf if limit_s is None else limit_s
         self._taker = taker
         self._clock = clock
         self._protocol = protocol
@@ -141,13 +150,18 @@ class Session:
         Raises ``MeterFailed`` for a dead counter and ``WindowTooShort`` for a work that no number of passes makes long
         enough.
         """
+        begun_s = self._clock.now_s()
         repeated = self._warm_up(works)
         before = self._idle()
         taken: list[TakenWindow] = []
         for trial in range(self._protocol.trials_max):
             for each in self._rng.sample(repeated, k=len(repeated)):
                 taken.extend(self._filled(each))
-            if trial + 1 >= self._protocol.trials_min and self._settled(works, taken, before):
+            if trial + 1 < self._protocol.trials_min:
+                continue
+            hopeless = all(window.rejected is not None for window in taken)
+            late = self._clock.now_s() - begun_s >= self._limit_s
+            if hopeless or late or self._settled(works, taken, before):
                 break
         floor = IdleFloor(before=before, after=self._idle())
         windows = _numbered(reject_drifting_clocks(taken, self._protocol.clock_drift_max))

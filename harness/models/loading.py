@@ -41,13 +41,8 @@ def load(source: ModelSource, *, dtype: str, attention: str, device: str, seed: 
     attention that cannot be had; nothing is replaced silently.
     """
     target = torch.device(device)
-    _check_attention(attention, target)
     facts = model_facts(source)
-    if attention not in facts.attentions:
-        raise UsageError(
-            f"{source.name} ({facts.model_type}) has no {attention} attention in transformers.\n"
-            f"Use --attention {' or '.join(facts.attentions)}."
-        )
+    check_attention(attention, facts, source.name, device)
     _check_fit(facts, dtype, target)
     with translate_out_of_memory(f"loading {source.name}"), quiet_transformers():
         if source.weights is Weights.RANDOM:
@@ -66,12 +61,18 @@ def load(source: ModelSource, *, dtype: str, attention: str, device: str, seed: 
     )
 
 
-def _check_attention(attention: str, device: torch.device) -> None:
+def check_attention(attention: str, facts: ModelFacts, name: str, device: str) -> None:
+    """Whether a model can run with an attention implementation here; raises ``UsageError`` or ``MissingExtra``."""
     if attention not in ATTENTIONS:
         raise UsageError(f"{attention!r} is no attention implementation. Use one of {', '.join(ATTENTIONS)}.")
+    if attention not in facts.attentions:
+        raise UsageError(
+            f"{name} ({facts.model_type}) has no {attention} attention in transformers.\n"
+            f"Use --attention {' or '.join(facts.attentions)}."
+        )
     if attention != "flash_attention_2":
         return
-    if device.type == "cpu":
+    if torch.device(device).type == "cpu":
         raise UsageError("--attention flash_attention_2 needs a GPU. Use sdpa or eager on the CPU.")
     if importlib.util.find_spec("flash_attn") is None:
         raise MissingExtra("--attention flash_attention_2", "flash-attn", "pip install flash-attn --no-build-isolation")

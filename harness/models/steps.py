@@ -43,6 +43,7 @@ class Stepper:
         if kv_cache and self._cache_argument is None:
             raise _no_cache(loaded.source.name)
         self._name = loaded.source.name
+        self._has_state = loaded.facts.state_elements_per_sequence > 0
         # Logits of every position of a long prompt can be larger than the model; most models can leave them out.
         keeps = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
         self._options: dict[str, Any] = {"use_cache": kv_cache} | ({"logits_to_keep": 1} if keeps else {})
@@ -65,16 +66,33 @@ class Stepper:
             tokens=prompt if cache is None else None,
         )
 
-    @torch.inference_mode()
+    def fill(self, tokens: torch.Tensor, *, chunk_tokens: int) -> DecodeState:
+        """A state whose context is ``tokens``, of shape [batch, n], computed in passes of at most ``chunk_tokens``.
+
+        A context longer than the request's prompt is never computed in one pass by the request itself, so it may not
+        cost the memory of one here. State-space models take more than one token at a time only at the start, and have
+        no large activations; without a cache every step is a whole pass anyway: both are filled in one.
+        """
+        if self._cache_argument is None or self._has_state:
+            return self.prefill(tokens)
+        state = self.prefill(tokens[:, :chunk_tokens])
+        for start in range(chunk_tokens, tokens.shape[1], chunk_tokens):
+            self._advance(state, tokens[:, start : start + chunk_tokens])
+        return state
+
     def step(self, state: DecodeState) -> None:
         """One forward pass that puts ``next_token`` into the context and chooses the one after it."""
+        self._advance(state, state.next_token)
+
+    @torch.inference_mode()
+    def _advance(self, state: DecodeState, tokens: torch.Tensor) -> None:  # tokens: [batch, n]
         if state.tokens is None:
-            output = self._model(state.next_token, **{str(self._cache_argument): state.cache}, **self._options)
+            output = self._model(tokens, **{str(self._cache_argument): state.cache}, **self._options)
             state.cache = getattr(output, str(self._cache_argument))
         else:
-            state.tokens = torch.cat([state.tokens, state.next_token], dim=1)
+            state.tokens = torch.cat([state.tokens, tokens], dim=1)
             output = self._model(state.tokens, **self._options)
-        state.context_tokens += 1
+        state.context_tokens += tokens.shape[1]
         state.logits = output.logits[:, -1]
         state.next_token = state.logits.argmax(dim=-1, keepdim=True)
 

@@ -16,6 +16,7 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from harness.errors import RunError
 from harness.kernels import KernelKind, Phase, shape_text
 from harness.tracing.costs import KNOWN, cost_of
 from harness.tracing.operands import DTYPES, PROFILER_NAMES, Cost, OpCall, Tensor, total
@@ -82,15 +83,16 @@ class _Launch:
     duration_s: float
 
 
-def trace(model: torch.nn.Module, phase: Phase, work: Callable[[], None], *, dtype: str) -> tuple[TracedKernel, ...]:
+def trace(
+    model: torch.nn.Module, phase: Phase, work: Callable[[], None], *, dtype: str, device: str
+) -> tuple[TracedKernel, ...]:
     """Run ``work`` once under the profiler and return its kernels, the most time-consuming first.
 
     ``dtype`` is that of the model: the profiler does not say what the members of a tensor list (``cat``) are.
-    Slows the work by up to 2–3×, so no energy may be read meanwhile.
+    Slows the work by up to 2–3×, so no energy may be read meanwhile. Raises ``RunError`` where the device is a GPU and
+    the profiler saw nothing run on it: times of the host would pass for the device's.
     """
-    activities = [ProfilerActivity.CPU]
-    if torch.cuda.is_available():
-        activities.append(ProfilerActivity.CUDA)
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
     with (
         torch.inference_mode(),
         module_ranges(model),
@@ -98,14 +100,20 @@ def trace(model: torch.nn.Module, phase: Phase, work: Callable[[], None], *, dty
         marked(f"trace:{phase}"),
     ):
         work()
-    return kernels_of(profiler.events() or (), dtype=dtype)
+    return kernels_of(profiler.events() or (), dtype=dtype, device=device)
 
 
-def kernels_of(events: Iterable[Any], *, dtype: str) -> tuple[TracedKernel, ...]:
+def kernels_of(events: Iterable[Any], *, dtype: str, device: str) -> tuple[TracedKernel, ...]:
     """The kernels in a list of ``torch.autograd.profiler_util.FunctionEvent``, as ``trace`` returns them."""
     # The device's own events have no parent either: their time is on the operators that launched them.
     roots = [event for event in events if event.cpu_parent is None and event.device_type == DeviceType.CPU]
-    walk = _Walk(on_device=any(map(_uses_device, roots)), list_dtype=PROFILER_NAMES[dtype])
+    on_device = device == "cuda"
+    if on_device and not any(map(_uses_device, roots)):
+        raise RunError(
+            "The profiler recorded no kernel on the GPU, so there is no timeline.\n"
+            "Often another profiler holds the GPU's counters, or this user may not use them."
+        )
+    walk = _Walk(on_device=on_device, list_dtype=PROFILER_NAMES[dtype])
     return _grouped(launch for root in roots for launch in walk.launches(root, None))
 
 

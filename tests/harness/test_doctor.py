@@ -103,14 +103,11 @@ def test_what_merely_spoils_the_result_is_a_warning_with_a_remedy(machine: Machi
 @pytest.mark.parametrize(
     ("machine", "name", "says"),
     [
-        (replace(SERVER, torch=Torch(version="2.13.0+cpu")), "CUDA", "0 of 2 GPUs: install a build for CUDA"),
         (replace(SERVER, torch=Torch(version="2.13", cuda="13.0", gpus=1)), "CUDA", "1 of 2 GPUs: the driver may be"),
         (replace(SERVER, torch=Torch(version="2.13", cuda="13.0", gpus=2)), "NCCL", "torch has none"),
-        (replace(SERVER, gpus=(replace(H100, unknown="Abacus is not known.\nAdd it."),)), "GPU 0 in table", "Abacus"),
-        (replace(SERVER, gpus=(replace(H100, counter=Counter(problem="stood still")),)), "GPU 0 counter", "stood"),
     ],
 )
-def test_trouble_with_gpus_is_told_and_leaves_the_cpu_to_run_on(machine: Machine, name: str, says: str) -> None:
+def test_trouble_with_further_gpus_is_told_and_leaves_one_to_run_on(machine: Machine, name: str, says: str) -> None:
     checks = judge(machine)
 
     assert can_run(checks)
@@ -118,10 +115,26 @@ def test_trouble_with_gpus_is_told_and_leaves_the_cpu_to_run_on(machine: Machine
     assert says in named(checks, name).detail
 
 
-def test_energy_is_measured_on_the_cpu_where_torch_cannot_use_the_gpu() -> None:
+@pytest.mark.parametrize(
+    ("machine", "name", "says"),
+    [
+        (replace(SERVER, torch=Torch(version="2.13.0+cpu")), "CUDA", "0 of 2 GPUs: install a build for CUDA"),
+        (replace(SERVER, gpus=(replace(H100, unknown="Abacus is not known.\nAdd it."),)), "GPU 0 in table", "Abacus"),
+        (replace(SERVER, gpus=(replace(H100, counter=Counter(problem="stood still")),)), "GPU 0 counter", "stood"),
+    ],
+)
+def test_a_first_gpu_that_cannot_be_used_or_measured_stops_the_main_job(machine: Machine, name: str, says: str) -> None:
+    checks = judge(machine)
+
+    assert not can_run(checks)
+    assert named(checks, name).verdict is Verdict.MISSING
+    assert says in named(checks, name).detail
+
+
+def test_where_torch_cannot_use_the_gpu_the_cpu_is_named_as_the_way_out() -> None:
     checks = judge(replace(SERVER, torch=Torch(version="2.13.0+cpu")))
 
-    assert named(checks, "energy").detail == "measured on the CPU (RAPL)"
+    assert "--device cpu" in (named(checks, "energy").remedy or "")
 
 
 def test_a_missing_model_of_the_gpu_is_no_reason_not_to_run() -> None:

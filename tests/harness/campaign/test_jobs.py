@@ -17,28 +17,29 @@ JOB = Job(run_id="a", request=REQUEST, deployment=CPU, sampling_weight=0.5, clip
 
 
 def test_a_run_has_the_same_id_everywhere_and_always() -> None:
-    assert run_id_of(REQUEST, CPU, Plan(), "cpu: Example") == "f02e9c57ce8f425efd8c"
+    assert run_id_of(REQUEST, CPU, Plan(), "cpu: Example", "v1") == "916b4439cc424fd6bb94"
 
 
 def test_how_a_request_was_chosen_does_not_change_its_run() -> None:
     listed = Plan.from_table({"requests": ["2x64x16"], "seed": 9, "time_budget_s": 60})
-    assert run_id_of(REQUEST, CPU, listed, "x") == run_id_of(REQUEST, CPU, Plan(), "x")
+    assert run_id_of(REQUEST, CPU, listed, "x", "v1") == run_id_of(REQUEST, CPU, Plan(), "x", "v1")
 
 
 def test_what_the_run_is_made_of_changes_its_id() -> None:
     gpu = Deployment(device="cuda", n_gpus=1)
     ids = [
-        run_id_of(REQUEST, CPU, Plan(), "x"),
-        run_id_of(REQUEST, CPU, Plan(), "y"),
-        run_id_of(replace(REQUEST, batch_size=3), CPU, Plan(), "x"),
-        run_id_of(replace(REQUEST, dtype="bfloat16"), CPU, Plan(), "x"),
-        run_id_of(REQUEST, gpu, Plan(), "x"),
-        run_id_of(REQUEST, replace(gpu, attention="eager"), Plan(), "x"),
-        run_id_of(REQUEST, CPU, Plan(quality=Quality.QUICK), "x"),
-        run_id_of(REQUEST, CPU, Plan(revision="abc"), "x"),
-        run_id_of(REQUEST, CPU, Plan(cpu_threads=1), "x"),
-        run_id_of(REQUEST, CPU, Plan(random_weights=True), "x"),
-        run_id_of(REQUEST, CPU, Plan(random_weights=True, seed=1), "x"),
+        run_id_of(REQUEST, CPU, Plan(), "x", "v1"),
+        run_id_of(REQUEST, CPU, Plan(), "y", "v1"),
+        run_id_of(REQUEST, CPU, Plan(), "x", "v2"),
+        run_id_of(replace(REQUEST, batch_size=3), CPU, Plan(), "x", "v1"),
+        run_id_of(replace(REQUEST, dtype="bfloat16"), CPU, Plan(), "x", "v1"),
+        run_id_of(REQUEST, gpu, Plan(), "x", "v1"),
+        run_id_of(REQUEST, replace(gpu, attention="eager"), Plan(), "x", "v1"),
+        run_id_of(REQUEST, CPU, Plan(quality=Quality.QUICK), "x", "v1"),
+        run_id_of(REQUEST, CPU, Plan(revision="abc"), "x", "v1"),
+        run_id_of(REQUEST, CPU, Plan(cpu_threads=1), "x", "v1"),
+        run_id_of(REQUEST, CPU, Plan(random_weights=True), "x", "v1"),
+        run_id_of(REQUEST, CPU, Plan(random_weights=True, seed=1), "x", "v1"),
     ]
     assert len(set(ids)) == len(ids)
 

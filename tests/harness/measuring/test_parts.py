@@ -16,6 +16,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
+        self.chunks: list[int] = []
 
     def prompt(self, tokens: int) -> Any:
         return tokens
@@ -24,6 +25,10 @@ class Recorder:
         self.calls.append(("prefill", prompt))
         none = cast("Any", None)
         return DecodeState(context_tokens=prompt, next_token=none, logits=none, cache=None, tokens=None)
+
+    def fill(self, tokens: int, *, chunk_tokens: int) -> DecodeState:
+        self.chunks.append(chunk_tokens)
+        return self.prefill(tokens)
 
     def step(self, state: DecodeState) -> None:
         self.calls.append(("step", state.context_tokens))
@@ -46,9 +51,8 @@ class Recorder:
 
 
 def decode(recorder: Recorder, *, context_tokens: int = 100, steps: int = 3, all_steps: int = 30) -> DecodeWork:
-    return DecodeWork(
-        recorder.stepper, recorder.prompt, context_tokens=context_tokens, steps=steps, all_steps=all_steps
-    )
+    request = Request(model="m", batch_size=1, prompt_tokens=80, output_tokens=all_steps + 1, dtype="float32")
+    return DecodeWork(recorder.stepper, recorder.prompt, request, context_tokens=context_tokens, steps=steps)
 
 
 def test_a_prefill_runs_the_prompt_as_often_as_wanted_and_waits_at_the_end() -> None:
@@ -154,3 +158,10 @@ def test_segments_lie_within_the_decode_and_symmetrically(prompt: int, steps: in
     outer = [decode(Recorder(), context_tokens=at, steps=segment).mean_context_tokens for at in (first, last)]
     whole = decode(Recorder(), context_tokens=prompt, steps=steps).mean_context_tokens
     assert sum(outer) / 2 == pytest.approx(whole)
+
+
+def test_a_long_context_is_filled_in_passes_no_longer_than_the_prompt_so_that_it_fits_where_the_request_does() -> None:
+    recorder = Recorder()
+    decode(recorder, context_tokens=2000).prepare(1)
+
+    assert recorder.chunks == [80]

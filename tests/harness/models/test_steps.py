@@ -38,6 +38,23 @@ def test_prefill_and_steps_give_the_logits_of_a_full_recompute(
     assert torch.equal(tokens, logits.argmax(dim=-1))
 
 
+def test_a_context_filled_in_chunks_is_the_context_filled_at_once(
+    architecture: str, load_tiny: Callable[..., Any]
+) -> None:
+    loaded = load_tiny(architecture)
+    prompt = prompt_token_ids(loaded, 2, 12, seed=3)
+    stepper = Stepper(loaded)
+
+    filled, whole = stepper.fill(prompt, chunk_tokens=5), stepper.prefill(prompt)
+
+    assert filled.context_tokens == whole.context_tokens == 12
+    torch.testing.assert_close(filled.logits, whole.logits, atol=1e-4, rtol=0)
+    tokens, logits = stepped(stepper, filled, STEPS)
+    expected_tokens, expected_logits = stepped(stepper, whole, STEPS)
+    assert torch.equal(tokens, expected_tokens)
+    torch.testing.assert_close(logits, expected_logits, atol=1e-4, rtol=0)
+
+
 def test_after_a_rewind_every_step_repeats_bit_by_bit(architecture: str, load_tiny: Callable[..., Any]) -> None:
     loaded = load_tiny(architecture)
     stepper = Stepper(loaded)

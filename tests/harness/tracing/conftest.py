@@ -41,13 +41,19 @@ class Traced:
 
     def prefill(self) -> tuple[TracedKernel, ...]:
         self._forward(self.tokens)
-        return trace(self.model, Phase.PREFILL, lambda: self._forward(self.tokens), dtype=self.dtype)
+        return trace(self.model, Phase.PREFILL, lambda: self._forward(self.tokens), dtype=self.dtype, device="cpu")
 
     def decode(self) -> tuple[TracedKernel, ...]:
         """One step after the prompt."""
         cache = self._forward(self.tokens).past_key_values
         token = self.tokens[:, :1]  # [batch, 1]
-        return trace(self.model, Phase.DECODE, lambda: self._forward(token, past_key_values=cache), dtype=self.dtype)
+        return trace(
+            self.model,
+            Phase.DECODE,
+            lambda: self._forward(token, past_key_values=cache),
+            dtype=self.dtype,
+            device="cpu",
+        )
 
     @torch.inference_mode()
     def _forward(self, tokens: torch.Tensor, **options: Any) -> Any:

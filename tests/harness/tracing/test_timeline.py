@@ -177,7 +177,7 @@ def traced_call(call: Callable[[], object]) -> list[str]:
     with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         call()
     launches: Counter[str] = Counter()
-    for kernel in kernels_of(profiler.events() or (), dtype="float32"):
+    for kernel in kernels_of(profiler.events() or (), dtype="float32", device="cpu"):
         launches[kernel.op.removeprefix("aten::")] += kernel.launches
     return sorted(f"{op} {count}" for op, count in launches.items())
 

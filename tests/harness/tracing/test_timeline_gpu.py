@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from torch.autograd import DeviceType  # type: ignore[attr-defined]  # torch re-exports it without saying so
 
+from harness.errors import RunError
 from harness.kernels import KernelKind
 from harness.tracing.timeline import TracedKernel, kernels_of
 
@@ -57,7 +58,7 @@ def op(
 
 
 def on_gpu(*roots: Event) -> dict[str, TracedKernel]:
-    found = kernels_of([event for root in roots for event in root.all()], dtype="bfloat16")
+    found = kernels_of([event for root in roots for event in root.all()], dtype="bfloat16", device="cuda")
     assert len({kernel.op for kernel in found}) == len(found)
     return {kernel.op: kernel for kernel in found}
 
@@ -109,8 +110,12 @@ def test_the_devices_own_events_are_not_counted_again() -> None:
     mm = op("aten::mm", gpu_us={"void at::native::gemm": 10.0}, shapes=[(2, 2), (2, 2)])
     mirrored = Event(name="void at::native::gemm", device_type=DeviceType.CUDA, time_range=Span(10.0))
     assert list(on_gpu(mm, mirrored)) == ["aten::mm"]
+
+
+def test_times_of_the_host_never_pass_for_those_of_the_device() -> None:
     unlinked = Event(name="cutlass::Kernel", device_type=DeviceType.CUDA)
-    assert list(on_gpu(op("aten::mm", shapes=[(2, 2), (2, 2)]), unlinked)) == ["aten::mm"]
+    with pytest.raises(RunError, match="no kernel on the GPU"):
+        on_gpu(op("aten::mm", shapes=[(2, 2), (2, 2)]), unlinked)
 
 
 def test_a_kernel_that_no_operator_launched_goes_by_its_own_name() -> None:
