@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harness.measuring.parts import DecodeWork, PrefillWork
-from harness.measuring.session import Work
+from harness.measuring.results import Work
 from harness.measuring.windows import SteadyClock, WindowTaker
 from harness.meters.selection import meters_for
 from harness.models.loading import LoadedModel, load

@@ -19,7 +19,8 @@ from harness.errors import HarnessError, MeterFailed, MeterUnavailable, MissingE
 from harness.kernels import Phase
 from harness.measuring.parts import DecodeWork, PrefillWork, PromptSource, RequestWork, decode_contexts
 from harness.measuring.protocol import Protocol, protocol_of
-from harness.measuring.session import Session, SessionResult, Work
+from harness.measuring.results import SessionResult, Work
+from harness.measuring.session import Session
 from harness.measuring.windows import SteadyClock, WindowTaker
 from harness.meters.host import host_facts
 from harness.meters.selection import MeterBank, meters_for

@@ -8,7 +8,7 @@ from harness import __version__
 from harness.campaign.task import Task
 from harness.kernels import Phase
 from harness.measuring.attribution import Apportionment, apportion
-from harness.measuring.session import PartResult, SessionResult, TakenWindow
+from harness.measuring.results import PartResult, SessionResult, TakenWindow
 from harness.measuring.windows import Window
 from harness.meters.base import Conditions
 from harness.records import (

@@ -45,7 +45,7 @@ with Campaign.open(Path({out!r}), plan, look) as campaign:
     campaign.store.close()
 """
 WORKER = """
-import sys
+import sys, time
 from pathlib import Path
 from harness.campaign.parent import die_with_parent
 from harness.campaign.task import Task
@@ -55,6 +55,9 @@ from harness.campaign.rows import Outcome, run_row
 from harness.dataset.transport import measurement_to_json
 from harness.kernels import Phase
 from harness.records import Measurement, PhaseRow, Status
+until_s = time.monotonic() + 0.3  # long enough that most kills find it at work
+while time.monotonic() < until_s:
+    pass
 outcome = Outcome(status=Status.OK, detail=None, started_at_utc="2026-01-01T00:00:00+00:00", environment_id=None,
                   gpu=task.gpu)
 phase = PhaseRow(run_id=task.job.run_id, phase=Phase.PREFILL, graph_id=None, energy_j=1.0, energy_ci95_j=None,
@@ -75,7 +78,7 @@ def test_killed_at_random_moments_a_campaign_ends_in_the_runs_of_an_undisturbed_
     script = CAMPAIGN.format(tests=str(Path(__file__).parent), out=str(out))
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
     rng = random.Random(7)
-    kills = 0
+    kills = orphaned = 0
     while kills < KILLS:
         campaign = subprocess.Popen(
             [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -87,13 +90,18 @@ def test_killed_at_random_moments_a_campaign_ends_in_the_runs_of_an_undisturbed_
             campaign.wait(timeout=rng.uniform(0, 0.3))
             break
         except subprocess.TimeoutExpired:
+            workers = psutil.Process(campaign.pid).children(recursive=True)
             campaign.send_signal(signal.SIGKILL)
             campaign.wait()
             kills += 1
+            orphaned += len(workers)
+            _, alive = psutil.wait_procs(workers, timeout=10)
+            assert not alive, "a worker outlives its campaign"
 
     subprocess.run([sys.executable, "-c", script], env=environment, check=True, stdout=subprocess.DEVNULL)
 
     assert kills >= 2, "the campaign ended before it was killed twice"
+    assert orphaned, "no kill found a worker at work"
     rows = list(read_rows(out, RunRow))
     assert sorted(row.prompt_tokens for row in rows) == list(range(1, 9))
     assert {row.status for row in rows} == {Status.OK}

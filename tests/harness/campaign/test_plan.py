@@ -231,7 +231,7 @@ def test_every_field_changes_the_campaign_id() -> None:
 
 
 def test_the_id_of_the_default_plan_is_the_same_everywhere_and_always() -> None:
-    assert Plan().campaign_id == "fa2040e63516e34f"
+    assert Plan().campaign_id == "19a0f9d6761fd597"
 
 
 def test_the_configuration_is_canonical_json_of_every_field() -> None:

@@ -2,11 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.measuring.session import (
-    IdleFloor,
-    TakenWindow,
-    results,
-)
+from harness.measuring.results import IdleFloor, TakenWindow, results
 from harness.measuring.windows import Window
 from harness.meters.base import Conditions
 from harness.records import Part

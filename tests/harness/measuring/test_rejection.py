@@ -1,10 +1,6 @@
 from dataclasses import replace
 
-from harness.measuring.session import (
-    TakenWindow,
-    reason_to_reject,
-    reject_drifting_clocks,
-)
+from harness.measuring.results import TakenWindow, reason_to_reject, reject_drifting_clocks
 from harness.measuring.windows import Window
 from harness.meters.base import Conditions
 from harness.records import Part

@@ -7,13 +7,8 @@ import pytest
 
 from harness.errors import MeterFailed
 from harness.measuring.protocol import QUICK, STANDARD, Protocol
-from harness.measuring.session import (
-    PartResult,
-    Session,
-    SessionResult,
-    TakenWindow,
-    results,
-)
+from harness.measuring.results import PartResult, SessionResult, TakenWindow, results
+from harness.measuring.session import Session
 from harness.measuring.statistics import Mean
 from harness.meters.base import Conditions
 from harness.records import Part

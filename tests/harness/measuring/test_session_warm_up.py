@@ -6,10 +6,7 @@ import pytest
 
 from harness.errors import WindowTooShort
 from harness.measuring.protocol import QUICK, Protocol
-from harness.measuring.session import (
-    SessionResult,
-    TakenWindow,
-)
+from harness.measuring.results import SessionResult, TakenWindow
 from harness.measuring.statistics import Mean
 from harness.meters.base import Conditions
 from harness.records import Part
