@@ -202,7 +202,8 @@ def _traced(prepared: _Prepared) -> _Traced:
                 phases.append(PhaseKernels(phase=phase, kernels=trace_phase(prepared)))
         except Exception as error:  # noqa: BLE001  the profiler may fail in any way; the energies are read already
             traceback.print_exc()
-            notes.append(f"kernels of {phase} not traced: {str(error).splitlines()[0] if str(error) else error!r}")
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            notes.append(f"kernels of {phase} not traced: {reason}")
     return _Traced(phases=tuple(phases), notes=tuple(notes))
 
 
