@@ -14,7 +14,8 @@ from importlib import util
 from pathlib import Path
 from typing import TextIO
 
-from harness.examination import DISTRIBUTION, Counter, Machine, Package, examine, find_packages
+from harness.examination import Counter, Machine, Package, examine, find_packages
+from harness.streams import speak_any_encoding
 from harness.units import BYTES_PER_GIB, duration, gibibytes
 
 _PYTHON = (3, 11)
@@ -56,7 +57,7 @@ def check_packages(packages: Sequence[Package]) -> Iterable[Check]:
         name="packages",
         verdict=_verdict(not bad),
         detail=", ".join(bad) or f"{len(packages)} packages in versions that work",
-        remedy=f"pip install --upgrade {DISTRIBUTION}" if bad else None,
+        remedy="pip install -c constraints.txt -e . (in the clone)" if bad else None,
         required=True,
     )
 
@@ -254,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     options = parser.parse_args(arguments)
+    speak_any_encoding()
     checks = diagnose(Path.cwd())
     if options.json:
         write_json(checks, sys.stdout)

@@ -239,5 +239,5 @@ def _model(device: str) -> Model:
     if package is None:
         return Model(name=name, place=None)
     if util.find_spec("gguf") is None:
-        return Model(name=name, place=None, remedy="pip install 'joulegraph[demo]'")
+        return Model(name=name, place=None, remedy="pip install 'gguf>=0.19,<0.20'")
     return Model(name=name, place=f"the package {package.revision}")

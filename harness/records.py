@@ -74,7 +74,10 @@ class Part(StrEnum):
 class RunRow:
     """One request on one deployment, in whatever way it ended."""
 
-    run_id: Annotated[str, "content hash of request, deployment and protocol: the same run has the same id everywhere"]
+    run_id: Annotated[
+        str,
+        "content hash of request, deployment, device, model version and protocol: the same run, the same id",
+    ]
     schema_version: Annotated[int, "version of this schema"]
     campaign_id: Annotated[str, "content hash of the plan this run belongs to"]
     environment_id: Annotated[str | None, "row of `environments`; null where no worker started"]
@@ -101,7 +104,8 @@ class RunRow:
         str | None, "text: prose in the model's own tokens; random: token ids drawn evenly; null: unknown"
     ]
     sampling_weight: Annotated[
-        float | None, "how many average samples of the trace this request stands for; null: not sampled"
+        float | None,
+        "average samples of the trace that the request, before clipping, stands for; null: not sampled",
     ]
     clipped: Annotated[str | None, "what was shortened and why (context, memory, time budget); null: nothing"]
     status: Annotated[Status, "how the run ended"]
@@ -267,7 +271,7 @@ class EnvironmentRow:
     meter_step_s: Annotated[float | None, "how often the counter moves, as found on this machine"]
     peak_flop_per_s: Annotated[float | None, "peak for the run's dtype: hardware table (GPU) or probed (CPU)"]
     peak_bytes_per_s: Annotated[float | None, "memory bandwidth: hardware table (GPU) or probed (CPU)"]
-    calibration: Annotated[str | None, "results of harness.calibrate, canonical JSON"]
+    calibration: Annotated[str | None, "results of a calibration of this machine, canonical JSON; null: none was made"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

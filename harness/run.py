@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from harness.campaign.options import Invocation, parse
 from harness.campaign.plan import Plan
 from harness.errors import HarnessError
+from harness.streams import Forgiving, speak_any_encoding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +22,7 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code. Expected errors are printed, never raised."""
+    speak_any_encoding()
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
     try:
         return _run(parse(sys.argv[1:] if arguments is None else arguments))
@@ -46,7 +48,8 @@ def _run(invocation: Invocation) -> int:
     from harness.dataset.reading import read_rows
     from harness.records import RunRow, Status
 
-    console = Console(highlight=False)
+    output = Forgiving(sys.stdout)
+    console = Console(file=cast("IO[str]", output), highlight=False)
     _warn_of_bad_rows(console, invocation.plan)
     plan, out = invocation.plan, invocation.out or invocation.plan.default_folder
     if invocation.dry_run:
@@ -66,6 +69,9 @@ def _run(invocation: Invocation) -> int:
     rows = sorted(read_rows(out, RunRow), key=lambda row: row.started_at_utc)
     console.print(result_table(rows))
     console.print(closing_text(rows, out, report), markup=False, soft_wrap=True)
+    output.flush()
+    if output.failure is not None:
+        print(f"not everything could be printed: {output.failure.strerror}. The dataset is in {out}", file=sys.stderr)  # noqa: T201
     return 0 if any(row.status is Status.OK for row in rows) else 1
 
 

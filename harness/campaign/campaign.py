@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol, Self
 
-from harness.campaign.folder import CampaignFolder
+from harness.campaign.folder import STATE_FOLDER, CampaignFolder
 from harness.campaign.jobs import Job, run_id_of
 from harness.campaign.launchers import Launcher
 from harness.campaign.plan import Plan
@@ -92,6 +92,9 @@ class Campaign:
     @classmethod
     def open(cls, path: Path, plan: Plan, look: Callable[[], Surroundings]) -> Self:
         """Start a campaign in a folder, or go on with it; raises ``DatasetError``s and what ``look`` raises."""
+        look = cache(look)
+        if not (path / STATE_FOLDER / QUEUE_FILE).exists():
+            look().planned(plan)  # a plan that cannot be made here leaves no folder behind
         folder = CampaignFolder.open(path)
         try:
             return cls(plan, folder, look)

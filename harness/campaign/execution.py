@@ -22,7 +22,7 @@ from harness.measuring.protocol import Protocol, protocol_of
 from harness.measuring.results import SessionResult, Work
 from harness.measuring.session import Session
 from harness.measuring.windows import SteadyClock, WindowTaker
-from harness.meters.host import host_facts
+from harness.meters.host import cpu_busy_share, host_facts
 from harness.meters.selection import MeterBank, meters_for
 from harness.models.loading import load
 from harness.models.memory import peak_memory_bytes, translate_out_of_memory
@@ -34,6 +34,8 @@ from harness.tracing.timeline import TracedKernel, trace
 
 _TIMED_STEPS = 3
 _TRACED_PASSES = 3
+_LISTENED_S = 0.5
+_BUSY_SHARE = 0.1  # of all cores; what an idle desktop needs stays well below
 _RESOLVED_STEPS = 3  # a window of fewer counter steps is refused
 
 
@@ -63,16 +65,19 @@ def _measure(task: Task, started_at_utc: str) -> Measurement:
     with _bank(task) as bank:
         with translate_out_of_memory(f"running {task.job.request.model}"), marked(f"run:{task.job.run_id}"):
             prepared = _Prepared(task)
+            busy_before = _busy_with_others(task)
             session = _session(task, bank, prepared)
+            busy_after = _busy_with_others(task)
         found = prepared.found()
         with marked(f"run:{task.job.run_id}"):
             kernels = _traced(prepared) if task.trace_kernels else _Traced()
         environment = environment_row(bank=bank, host=host_facts(), gpu=task.gpu, ceilings=task.ceilings)
         counted = _counted(bank)
     whole = session.part(Part.RUN)
+    notes = (*flags(session, protocol_of(task.quality)), *busy_notes(busy_before, busy_after), *kernels.notes)
     outcome = Outcome(
         status=Status.OK if whole is not None and whole.energy_j is not None else Status.FAILED,
-        detail="; ".join((*flags(session, protocol_of(task.quality)), *kernels.notes)) or None,
+        detail="; ".join(notes) or None,
         started_at_utc=started_at_utc,
         environment_id=environment.environment_id,
         gpu=task.gpu,
@@ -138,6 +143,19 @@ def _bank(task: Task) -> Iterator[MeterBank]:
         bank.close()
 
 
+def _busy_with_others(task: Task) -> float | None:
+    """Share of the CPU that others use while this run rests; None on a GPU, whose own processes are looked at."""
+    return cpu_busy_share(_LISTENED_S) if task.job.deployment.device == "cpu" else None
+
+
+def busy_notes(before: float | None, after: float | None) -> tuple[str, ...]:
+    """What to say about other work on the CPU that was measured."""
+    shares = [share for share in (before, after) if share is not None and share > _BUSY_SHARE]
+    if not shares:
+        return ()
+    return (f"others used {max(shares):.0%} of the CPU while the run rested: its energy and time include them",)
+
+
 def _counted(bank: MeterBank) -> Counted:
     return Counted(
         names=tuple(meter.name for meter in bank.meters),
@@ -190,8 +208,8 @@ def _segment_steps(prepared: _Prepared, protocol: Protocol, clock: SteadyClock, 
 def _traced(prepared: _Prepared) -> _Traced:
     """Kernels of each phase, in passes of their own. What fails here costs the kernels, not the energies.
 
-    Of a decode the step at the middle context is traced, a few times: what a step costs is linear in its context, so
-    the middle step times the steps is the whole.
+    Of a decode the step in the middle is traced (or both of them), a few times: what a step costs is linear in its
+    context, so the middle step times the steps is the whole.
     """
     phases, notes = [], []
     for phase, trace_phase in ((Phase.PREFILL, _traced_prefill), (Phase.DECODE, _traced_decode)):
@@ -216,14 +234,15 @@ def _traced_prefill(prepared: _Prepared) -> tuple[TracedKernel, ...]:
 
 def _traced_decode(prepared: _Prepared) -> tuple[TracedKernel, ...]:
     request = prepared.request
-    work = prepared.decode(request.prompt_tokens + (request.decode_steps - 1) // 2, 1)
+    steps = 2 - request.decode_steps % 2  # an even number of steps has two in its middle
+    work = prepared.decode(request.prompt_tokens + (request.decode_steps - steps) // 2, steps)
     work.prepare(1 + _TRACED_PASSES)
     work.run(1)  # the first step after a fill is slower
     kernels = trace(
         prepared.model, Phase.DECODE, lambda: work.run(_TRACED_PASSES), dtype=request.dtype, device=prepared.device
     )
     work.release()
-    return tuple(kernel.scaled(request.decode_steps / _TRACED_PASSES) for kernel in kernels)
+    return tuple(kernel.scaled(request.decode_steps / (steps * _TRACED_PASSES)) for kernel in kernels)
 
 
 def flags(session: SessionResult, protocol: Protocol) -> tuple[str, ...]:

@@ -59,6 +59,8 @@ class LocalLauncher:
                 return measurement
             kernel_killed = _kernel_oom_kills() > kills_before
             raise _death(returncode, log, kernel_killed=kernel_killed)
+        except FileNotFoundError as error:
+            raise CannotWrite(f"{self.state} was removed or moved while the campaign was at work.") from error
         except OSError as error:
             raise CannotWrite(
                 f"{self.state} cannot be used for results and logs: {error.strerror or error}.\n"

@@ -4,6 +4,7 @@ Every field of ``Plan`` is a flag; ``--plan FILE`` reads a plan, and flags overr
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,17 +102,16 @@ def _from_text(field: Field, value: object) -> object:
     if field.item_kind is not int and field.item_kind is not RequestSpec:
         return value
     words = [word for text in (value if isinstance(value, list) else []) for word in text.split(",") if word.strip()]
+    if not words:
+        raise field.error("is empty", "Give at least one, or leave the flag out.")
     return [_whole(field, word) for word in words] if field.item_kind is int else words
 
 
 def _whole(field: Field, text: str) -> int:
-    try:
+    if re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", text):
         return int(text)
-    except ValueError as problem:
-        least, most = field.option.at_least, field.option.at_most
-        raise field.error(
-            f"{text[:60]!r} is not a whole number", f"Write a number from {least} to {most}."
-        ) from problem
+    least, most = field.option.at_least, field.option.at_most
+    raise field.error(f"{text[:60]!r} is not a whole number", f"Write a number from {least} to {most}.")
 
 
 def _overridden(table: dict[str, object], flags: dict[str, object]) -> dict[str, object]:

@@ -230,14 +230,16 @@ def implied_sampling(table: Mapping[str, object]) -> str:
     >>> implied_sampling({"requests": ["1x8x8"]}), implied_sampling({})
     ('list', 'trace')
     """
-    if table.get("requests"):
+    if "requests" in table:
         return "list"
-    return "grid" if table.get("prompt_tokens") or table.get("output_tokens") else "trace"
+    return "grid" if "prompt_tokens" in table or "output_tokens" in table else "trace"
 
 
 def read_table(path: Path) -> dict[str, object]:
     """Read the keys and values of a TOML file of at most 1 MB; raises ``UsageError``."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it is no file")  # a pipe would be waited for for ever
         with path.open("rb") as file:
             content = file.read(MAX_PLAN_BYTES + 1)
     except (OSError, ValueError) as problem:  # ValueError: a path with a null byte

@@ -181,12 +181,16 @@ def result_table(rows: Sequence[RunRow]) -> Table:
             str(row.batch_size),
             str(row.prompt_tokens),
             str(row.output_tokens),
-            row.status.value,
+            row.status.value + ("*" if row.status is Status.OK and row.status_detail else ""),
             _energy_text(row),
             "–" if per_token is None else si(per_token, "J"),
             "–" if row.duration_s is None else duration(row.duration_s),
         )
-    reasons = [f"{number}: {_reason(row)}" for number, row in enumerate(rows, start=1) if row.status is not Status.OK]
+    reasons = [
+        f"{number}{'*' if row.status is Status.OK else ''}: {_reason(row)}"
+        for number, row in enumerate(rows, start=1)
+        if row.status is not Status.OK or row.status_detail
+    ]
     table.caption = escape("\n".join(reasons)) or None
     return table
 

@@ -63,11 +63,12 @@ def find_site(plan: Plan, *, to_run: bool = True) -> Site:
 
     ``to_run=False`` is for planning only: the GPUs need not be usable by torch.
     """
+    table = hardware_table(plan)  # read whatever the device: a file that is named must be there and right
     search = find_gpus()
     device = plan.device if plan.device != "auto" else ("cuda" if search.gpus or plan.gpus else "cpu")
     if device == "cpu":
         return _cpu_site(plan)
-    site = _gpu_site(plan, search)
+    site = _gpu_site(plan, search, table)
     if to_run and not torch.cuda.is_available():
         raise UsageError(
             f"The driver lists {site.gpu}, and torch {torch.__version__} cannot use it: it is built for "
@@ -111,7 +112,7 @@ def _power_w(bank: MeterBank, work: Callable[[], object]) -> float:
     return (end.energy_j - start.energy_j) / (end.at_s - start.at_s)
 
 
-def _gpu_site(plan: Plan, search: GpuSearch) -> Site:
+def _gpu_site(plan: Plan, search: GpuSearch, table: Sequence[Hardware]) -> Site:
     counts = plan.gpus or (1,)
     if not search.gpus:
         raise UsageError(
@@ -124,7 +125,7 @@ def _gpu_site(plan: Plan, search: GpuSearch) -> Site:
             f"Ask for at most --gpus {len(search.gpus)}, or make more visible with CUDA_VISIBLE_DEVICES."
         )
     _refuse_several_ranks(counts)
-    hardware = find(search.gpus[0].name, hardware_table(plan))
+    hardware = find(search.gpus[0].name, table)
     dtype = plan.dtype
     if dtype == "auto":  # GPUs before Ampere have no bfloat16
         dtype = "bfloat16" if hardware.supports("bfloat16") else "float16"

@@ -81,6 +81,8 @@ def load_trace(name: str) -> Trace:
     if name in SHIPPED:
         return Trace(name=name, pairs=_sorted_pairs(sum((_shipped_counts(part) for part in SHIPPED[name]), Counter())))
     try:
+        if Path(name).exists() and not Path(name).is_file():
+            raise OSError(0, "it is no file")  # a pipe would be waited for for ever
         with Path(name).open("rb") as file:
             return read_trace(_text(file), name)
     except (OSError, EOFError, zlib.error, ValueError) as problem:  # ValueError: a null byte in the path

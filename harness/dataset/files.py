@@ -93,6 +93,13 @@ def read_batches(path: Path, table: Table, columns: list[str] | None = None) -> 
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
 
 
+def check_file(path: Path, table: Table) -> None:
+    """Whether a file is Parquet with the columns of its table; raises ``CorruptFile`` and ``NewerSchema``."""
+    with _damage(path):
+        found = pq.read_schema(path)
+    _check_schema(path, table, found)
+
+
 def file_sha256(path: Path) -> str:
     """Hash of a file; raises as ``read_batches`` does."""
     digest = hashlib.sha256()
@@ -106,7 +113,7 @@ def newer_schema(path: Path, version: int) -> NewerSchema:
     """The error for a file that a later version of the harness wrote."""
     return NewerSchema(
         f"{path} is of schema version {version}; this harness reads versions up to {SCHEMA_VERSION}.\n"
-        f"Update it (pip install --upgrade joulegraph), or choose another folder."
+        f"Update the harness (git pull in its clone), or choose another folder."
     )
 
 

@@ -30,6 +30,12 @@ class Dataset:
     manifest: Manifest | None  # None: a campaign has not closed it yet
     files: tuple[TableFile, ...]
 
+    @property
+    def complete(self) -> bool:
+        """Whether the manifest covers every file: a campaign closes its dataset when all its runs are made."""
+        listed = set() if self.manifest is None else {self.folder / file.path for file in self.manifest.files}
+        return self.manifest is not None and all(file.path in listed for file in self.files)
+
     def paths(self, table: Table) -> tuple[Path, ...]:
         """Files of a table, for readers of Parquet; none where the table is empty."""
         return tuple(file.path for file in self.files if file.table is table)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import duckdb
 
 from harness.dataset import queries
+from harness.dataset.files import check_file
 from harness.dataset.reading import open_dataset
 from harness.dataset.schema import Table, arrow_schema
 from harness.errors import CorruptFile
@@ -176,6 +177,7 @@ class Summary:
     status_counts: tuple[StatusCount, ...]
     environments: tuple[EnvironmentRow, ...]
     superseded_runs: int
+    complete: bool  # false: a campaign has not closed the dataset since it last added a run
 
 
 def summarise(folder: Path) -> Summary:
@@ -200,6 +202,7 @@ def summarise(folder: Path) -> Summary:
             status_counts=_records(connection, queries.STATUS_COUNTS, StatusCount),
             environments=_records(connection, queries.ENVIRONMENTS, EnvironmentRow),
             superseded_runs=_number(connection, queries.SUPERSEDED_RUNS),
+            complete=open_dataset(folder).complete,
         )
 
 
@@ -237,6 +240,8 @@ def _create_view(connection: duckdb.DuckDBPyConnection, table: Table, files: tup
     if not files:
         connection.register(table.title, arrow_schema(table).empty_table())
         return
+    for file in files:
+        check_file(file, table)  # DuckDB would fill the columns that a foreign file lacks with nulls
     names = [str(file) for file in files]
     connection.read_parquet(names, union_by_name=True, hive_partitioning=False).create_view(table.title)
 

@@ -34,6 +34,11 @@ def host_facts(cpuinfo: Path = _CPUINFO) -> HostFacts:
     )
 
 
+def cpu_busy_share(span_s: float) -> float:
+    """Share of all cores that was busy over the next ``span_s`` seconds, in which the caller sleeps."""
+    return float(psutil.cpu_percent(interval=span_s)) / 100
+
+
 def _model_name(cpuinfo: str) -> str:
     match = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return match[1].strip() if match else platform.processor() or platform.machine() or "unknown CPU"

@@ -145,7 +145,7 @@ def _meta_model(source: ModelSource, config: Any) -> Any:
 
 
 def _unusable(source: ModelSource, error: Exception) -> UnknownModel:
-    reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+    reason = " ".join((str(error) or type(error).__name__).split())[:300]
     return UnknownModel(
         f"No model can be built from {source.config_path}: {reason}\n"
         "Correct the config, or upgrade transformers if the architecture is newer."

@@ -68,7 +68,7 @@ def dequantised_folder(package: SmolLmPackage) -> Path:
     if _is_complete(folder):
         return folder
     if importlib.util.find_spec("gguf") is None:
-        raise MissingExtra(f"The model of {PACKAGE}", "gguf", "pip install 'joulegraph[demo]'")
+        raise MissingExtra(f"The model of {PACKAGE}", "gguf", "pip install 'gguf>=0.19,<0.20'")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.parent / "lock"):

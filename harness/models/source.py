@@ -78,15 +78,24 @@ def resolve(
         trust_remote_code=trust_remote_code,
         download=download,
     )
-    path = Path(reference).expanduser()
-    if reference and (path.is_file() or path.is_dir()):
+    path = _local_path(reference)
+    if path is not None:
         return _resolve_local(path, wanted)
     if not hub.is_model_id(reference):
         raise UnknownModel(
-            f"There is no model {reference!r}: no such file or folder, and not the form of a Hub id.\n"
+            f"There is no model {reference[:200]!r}: no such file or folder, and not the form of a Hub id.\n"
             "Give a Hub id such as Qwen/Qwen3-8B, a folder that holds config.json, or a config.json."
         )
     return _resolve_id(wanted)
+
+
+def _local_path(reference: str) -> Path | None:
+    """The file or folder that a reference names; None where it names none, or is no path at all."""
+    try:
+        path = Path(reference).expanduser()
+        return path if reference and (path.is_file() or path.is_dir()) else None
+    except (OSError, RuntimeError, ValueError):  # too long a name, no such user's home, a null byte
+        return None
 
 
 def _resolve_local(path: Path, wanted: _Wanted) -> ModelSource:

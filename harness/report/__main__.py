@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.streams import Forgiving, speak_any_encoding
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -12,12 +13,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from harness.report.page import REPORT_NAME, write_report  # not before --help: it takes a second
 
+    speak_any_encoding()
     try:
         page = write_report(options.folder, options.out or options.folder / REPORT_NAME)
     except HarnessError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    sys.stdout.write(f"{page}\n")
+    output = Forgiving(sys.stdout)
+    output.write(f"{page}\n")
+    output.flush()
     return 0
 
 

@@ -44,6 +44,10 @@ _QUICK = (
     "Quick protocol: not for release",
     "Short windows and few trials, for trying out. Repeat with the standard protocol before using the numbers.",
 )
+_UNFINISHED = (
+    "Campaign not finished",
+    "Runs are missing: the page shows those that were made so far. The same command goes on with the rest.",
+)
 _RANDOM = (
     "Random weights",
     "The parameters of the model were random, not trained: kernels and shapes are the model's, its values are not.",
@@ -111,6 +115,8 @@ def banners(summary: Summary) -> tuple[Banner, ...]:
     ]
     if not found:
         found.append(_banner("none", _NOTHING, ""))
+    if not summary.complete:
+        found.append(_banner("unfinished", _UNFINISHED, ""))
     if any(setup.quality is Quality.QUICK for setup in summary.setups):
         found.append(_banner("quick", _QUICK, ""))
     if any(setup.weights is Weights.RANDOM for setup in summary.setups):

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
@@ -32,12 +33,16 @@ def write_report(dataset_folder: Path, out: Path) -> Path:
     Raises ``DatasetError`` (also ``CorruptFile`` and ``NewerSchema``) for a folder that cannot be read, and
     ``CannotWrite``.
     """
+    if not out.name or out.is_dir():
+        raise CannotWrite(f"{out} is a folder, and the page is a file.\nName a file with --out.")
     page = build_page(summarise(dataset_folder), _file_links(dataset_folder, out.parent))
     unfinished = out.with_name(out.name + ".tmp")
     try:
         unfinished.write_text(render(page), encoding="utf-8")
         unfinished.replace(out)
     except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise CannotWrite(
             f"{out} cannot be written: {error.strerror}.\nFree space or change the permissions; "
             f"`python -m harness.report {dataset_folder}` writes the page again, the dataset is not touched."

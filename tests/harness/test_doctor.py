@@ -150,7 +150,7 @@ def test_an_old_python_and_an_unfit_package_are_named() -> None:
 
     assert (python.verdict, python.detail) == (Verdict.MISSING, "3.10")
     assert packages.detail == "torch>=2.8 (here: 2.1)"
-    assert packages.remedy == "pip install --upgrade joulegraph"
+    assert packages.remedy == "pip install -c constraints.txt -e . (in the clone)"
 
 
 def test_where_a_package_is_missing_the_doctor_still_speaks(

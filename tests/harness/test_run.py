@@ -208,6 +208,12 @@ def test_a_dry_run_prints_every_run_and_writes_nothing(config: Path, tmp_path: P
         (["--requests", "0x8x4"], "is out of range"),
         (["--plan", "/no/such/plan.toml"], "cannot be read"),
         (["--device", "cpu", "--gpus", "1"], "cannot go with device = cpu"),
+        (["--requests", ""], "is empty"),
+        (["--models", "a" * 3000], "There is no model"),
+        (["--models", "~nosuchuser/x"], "~nosuchuser/x"),
+        (["--device", "cpu", "--hardware", "/no/such/file.toml"], "/no/such/file.toml"),
+        (["--plan", "/dev/null/x"], "cannot be read"),
+        (["--plan", "/dev/zero"], "it is no file"),
     ],
 )
 def test_what_cannot_be_done_is_said_without_a_traceback(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -220,6 +226,17 @@ def test_what_cannot_be_done_is_said_without_a_traceback(arguments: list[str], m
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+    assert not (tmp_path / "out").exists(), "a command that cannot be done leaves no folder behind"
+
+
+def test_lengths_over_the_context_are_an_error_and_not_shortened_silently(config: Path, tmp_path: Path) -> None:
+    arguments = ["--device", "cpu", "--models", str(config), "--random-weights", "--requests", "1x250x8"]
+
+    done = command(*arguments, "--out", str(tmp_path / "out"))
+
+    assert done.returncode == 2
+    assert "need a context of 257" in done.stderr
+    assert "ends at 256" in done.stderr
 
 
 def test_a_config_without_a_causal_language_model_is_refused(tmp_path: Path) -> None:

@@ -195,3 +195,19 @@ def test_where_it_ran_is_recorded_with_the_meter(make_task: Callable[..., Task])
     assert environment is not None
     assert environment.meter.startswith("replay (simulated)")
     assert environment.cpu_cores <= (os.cpu_count() or 1)
+
+
+def test_other_work_on_the_cpu_is_said(make_task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "cpu_busy_share", lambda _: 0.45)
+    measurement = carry_out(make_task(trace_kernels=False))
+
+    assert "others used 45% of the CPU" in (measurement.run.status_detail or "")
+
+
+def test_an_even_number_of_decode_steps_is_counted_exactly(make_task: Callable[..., Task]) -> None:
+    kernels = carry_out(make_task(prompt=8, output=7)).kernels
+    attention = [row for row in kernels if row.phase is Phase.DECODE and row.kind == "attention"]
+
+    assert sum(row.launches for row in attention) == 2 * 6
+    pairs = sum(range(9, 15))  # contexts of the six steps
+    assert sum(row.flop or 0 for row in attention) == 2 * 2 * 4 * (16 + 16) * pairs * 2

@@ -101,7 +101,7 @@ def test_a_folder_that_lost_a_file_is_made_again(cache: Path, monkeypatch: pytes
 
 def test_without_gguf_the_extra_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtra, match=r"pip install 'joulegraph\[demo\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'gguf"):
         dequantised_folder(PACKAGE)
 
 
