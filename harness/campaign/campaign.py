@@ -68,7 +68,13 @@ def look_around(plan: Plan, *, to_run: bool = True) -> Surroundings:
 class Campaign:
     """A plan being carried out in a folder; a context manager that holds the folder's lock."""
 
-    def __init__(self, plan: Plan, folder: CampaignFolder, look: Callable[[], Surroundings]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: CampaignFolder,
+        look: Callable[[], Surroundings],
+        planned: Callable[[], tuple[Planned, ...]],
+    ) -> None:
         self.plan = plan
         self.folder = folder
         self._look = look
@@ -81,7 +87,7 @@ class Campaign:
                     folder.state,
                     campaign_id=plan.campaign_id,
                     configuration=plan.configuration,
-                    jobs=lambda: [planned.job for planned in self.surroundings.planned(plan)],
+                    jobs=lambda: [each.job for each in planned()],
                     finished=finished_runs(folder.path),
                 )
             )
@@ -93,11 +99,12 @@ class Campaign:
     def open(cls, path: Path, plan: Plan, look: Callable[[], Surroundings]) -> Self:
         """Start a campaign in a folder, or go on with it; raises ``DatasetError``s and what ``look`` raises."""
         look = cache(look)
+        planned = cache(lambda: look().planned(plan))
         if not (path / STATE_FOLDER / QUEUE_FILE).exists():
-            look().planned(plan)  # a plan that cannot be made here leaves no folder behind
+            planned()  # a plan that cannot be made here leaves no folder behind
         folder = CampaignFolder.open(path)
         try:
-            return cls(plan, folder, look)
+            return cls(plan, folder, look, planned)
         except BaseException:
             folder.close()
             raise
