@@ -33,6 +33,15 @@ class Mark:
     tokens: torch.Tensor | None  # [batch, context_tokens]
 
 
+def forward_options(model: torch.nn.Module, *, kv_cache: bool) -> dict[str, Any]:
+    """Arguments of every forward pass beside tokens and cache.
+
+    Logits of every position of a long prompt can be larger than the model; most models can leave them out.
+    """
+    keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return {"use_cache": kv_cache} | ({"logits_to_keep": 1} if keeps else {})
+
+
 class Stepper:
     """Runs a model token by token. Greedy; never stops at an end-of-sequence token."""
 
@@ -44,9 +53,7 @@ class Stepper:
             raise _no_cache(loaded.source.name)
         self._name = loaded.source.name
         self._has_state = loaded.facts.state_elements_per_sequence > 0
-        # Logits of every position of a long prompt can be larger than the model; most models can leave them out.
-        keeps = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
-        self._options: dict[str, Any] = {"use_cache": kv_cache} | ({"logits_to_keep": 1} if keeps else {})
+        self._options = forward_options(loaded.model, kv_cache=kv_cache)
 
     @torch.inference_mode()
     def prefill(self, prompt: torch.Tensor) -> DecodeState:
