@@ -13,6 +13,8 @@
     ├── RunError                one run cannot be done; the campaign goes on
     │   ├── OutOfMemory
     │   └── WorkerDied
+    ├── CannotCapture           the kernel graph of a model cannot be captured
+    ├── InvalidGraph            a kernel graph contradicts itself
     └── DatasetError            a dataset folder that cannot be read or written
         ├── FolderBusy          another campaign is writing there
         ├── OtherCampaign       the folder holds a different campaign
@@ -90,6 +92,14 @@ class OutOfMemory(RunError):
 
 class WorkerDied(RunError):
     """A worker process ended without handing over a measurement."""
+
+
+class CannotCapture(HarnessError):
+    """The kernel graph of a model cannot be captured without running it."""
+
+
+class InvalidGraph(HarnessError):
+    """A kernel graph that contradicts itself; the message names the kernel."""
 
 
 class DatasetError(HarnessError):

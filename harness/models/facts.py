@@ -7,19 +7,18 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from harness.errors import UnknownModel
 from harness.models.caches import cache_argument, cached_elements
 from harness.models.checkpoint import config_sha256, read_config
 from harness.models.dtypes import dtype_bytes
+from harness.models.meta import meta_model
 from harness.models.quiet import quiet_transformers
 from harness.models.source import ModelSource
 from harness.records import Weights
 
-_AUTO_MODEL: Any = AutoModelForCausalLM  # its class methods carry no types
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
-_MAX_LAYERS = 4096  # a config that states more is a mistake, and building it would not end
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "context_length")
 _TOP_K_KEYS = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "top_k_experts", "moe_k")
 # What transformers raises for a config that makes no sense. It is somebody else's file, so it can be any of these.
@@ -104,7 +103,8 @@ def model_facts(source: ModelSource) -> ModelFacts:
     quantization = raw.get("quantization_config")
     method = quantization if isinstance(quantization, dict) and source.weights is not Weights.RANDOM else {}
     try:
-        return _facts(_meta_model(source, config), config, config_sha256(raw), method)
+        model = meta_model(config, dtype=torch.bfloat16, trust_remote_code=source.trust_remote_code).model
+        return _facts(model, config, config_sha256(raw), method)
     except _CONFIG_ERRORS as error:
         raise _unusable(source, error) from error
 
@@ -133,15 +133,6 @@ def _facts(model: Any, config: Any, sha256: str, method: dict[str, object]) -> M
         quantized_bits=_bits(method),
         attentions=_attentions(model),
     )
-
-
-def _meta_model(source: ModelSource, config: Any) -> Any:
-    layers = config.get_text_config(decoder=True).num_hidden_layers
-    if not 0 < layers <= _MAX_LAYERS:
-        raise ValueError(f"it states {layers} layers, and 1 to {_MAX_LAYERS} can be run")
-    with quiet_transformers(), torch.device("meta"):
-        model = _AUTO_MODEL.from_config(config, trust_remote_code=source.trust_remote_code, dtype=torch.bfloat16)
-    return model.eval()
 
 
 def _unusable(source: ModelSource, error: Exception) -> UnknownModel:

@@ -103,7 +103,7 @@ def tiny_config(model_type: str) -> Any:
 
 
 def default_config(model_type: str) -> Any:
-    """The config of ``model_type`` as transformers has it, with what checkpoints state and it omits. Raises as above."""
+    """The config of ``model_type`` as transformers has it, with what it omits and checkpoints state."""
     if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnknownModel(
             f"transformers registers no causal language model of type {model_type!r}.\n"
