@@ -115,12 +115,13 @@ def _by_time(
     idle_power_w: float,
 ) -> Apportionment:
     power_w = energy_j / duration_s
+    active_power_w = (energy_j - idle_power_w * duration_s) / duration_s  # its sign is that of what is left above idle
     shares = tuple(
         KernelShare(
             kernel=kernel,
             duration_s=time_s,
             energy_j=power_w * time_s,
-            active_energy_j=(power_w - idle_power_w) * time_s,
+            active_energy_j=active_power_w * time_s,
         )
         for kernel, time_s in zip(kernels, durations_s, strict=True)
     )

@@ -3,10 +3,9 @@
 On a GPU a kernel is an operator that launched device work, and its time is that of the device kernels. On the CPU
 operators are the kernels: those with a cost formula or a CPU implementation of their own, with all they call inside;
 an operator composed of others is looked into. Views and allocations move nothing, so their time belongs to the host
-gaps, as does everything between operators.
+gaps, as does everything between operators. Collectives have rules of their own (``harness.tracing.collectives``).
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,27 +17,25 @@ from torch.profiler import ProfilerActivity, profile
 
 from harness.errors import RunError
 from harness.kernels import KernelKind, Phase, shape_text
+from harness.tracing.collectives import (
+    CpuCollectives,
+    collective_kind,
+    cost_of_collective,
+    cpu_collectives,
+    given_to,
+    is_plumbing,
+)
 from harness.tracing.costs import KNOWN, cost_of
+from harness.tracing.names import HOUSEKEEPING, NORM_MODULE, any_layer
 from harness.tracing.operands import DTYPES, PROFILER_NAMES, Cost, OpCall, Tensor, total
 from harness.tracing.ranges import MODULE_PREFIX, marked, module_ranges
 
-_HOUSEKEEPING = frozenset(
-    {"view", "_unsafe_view", "as_strided", "transpose", "t", "permute", "slice", "select", "narrow", "expand"}
-    | {"expand_as", "unsqueeze", "squeeze", "unflatten", "flatten", "chunk", "split", "split_with_sizes", "unbind"}
-    | {"as_strided_", "transpose_", "unsqueeze_", "squeeze_", "t_", "swapaxes", "movedim", "numpy_T", "mT", "mH"}
-    | {"detach", "detach_", "alias", "lift_fresh", "_reshape_alias", "view_as", "diagonal", "unfold", "real", "imag"}
-    | {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_", "result_type"}
-    | {"resolve_conj", "resolve_neg", "conj", "_conj", "is_nonzero", "item", "can_cast", "broadcast_tensors"}
-    | {"tensor_split", "unsafe_split", "is_floating_point", "scalar_tensor", "is_pinned"}
-    | {"_nnpack_available", "_has_compatible_shallow_copy_type"}
-)
 # Composites that may do nothing at all; what they do, if anything, is below them.
 _WRAPPERS = frozenset(
     {"to", "_to_copy", "reshape", "contiguous", "matmul", "linear", "dropout", "type_as", "clone"}
     | {"zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 )
-_NORM_MODULE = re.compile(r"(norm|^ln)[^.]*$|(^|\.)ln_[^.]*$", re.IGNORECASE)
-_LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+_SUBCLASS = "PythonSubclass"  # a tensor that waits for a collective before the operator itself is called again below
 _S_PER_US = 1e-6
 
 
@@ -57,6 +54,9 @@ class TracedKernel:
     read_bytes: int | None
     write_bytes: int | None
     traced_duration_s: float
+    link_bytes: int | None = 0  # sent to other ranks; 0 for all but collectives
+    wait_s: float | None = None  # of traced_duration_s, waiting for the last rank; None: no collective, or not known
+    launch_durations_s: tuple[float, ...] = ()  # of a collective, in the order of the trace, never scaled
 
     def scaled(self, factor: float) -> "TracedKernel":
         """The same kernels over ``factor`` times as many passes."""
@@ -71,6 +71,8 @@ class TracedKernel:
             read_bytes=times(self.read_bytes),
             write_bytes=times(self.write_bytes),
             traced_duration_s=self.traced_duration_s * factor,
+            link_bytes=times(self.link_bytes),
+            wait_s=None if self.wait_s is None else self.wait_s * factor,
         )
 
 
@@ -81,14 +83,17 @@ class _Launch:
     dtype: str
     cost: Cost
     duration_s: float
+    link_bytes: int | None = 0
+    collective: bool = False
 
 
 def trace(
-    model: torch.nn.Module, phase: Phase, work: Callable[[], None], *, dtype: str, device: str
+    model: torch.nn.Module, phase: Phase, work: Callable[[], None], *, dtype: str, device: str, ranks: int = 1
 ) -> tuple[TracedKernel, ...]:
     """Run ``work`` once under the profiler and return its kernels, the most time-consuming first.
 
     ``dtype`` is that of the model: the profiler does not say what the members of a tensor list (``cat``) are.
+    ``ranks`` is how many take part in each collective; all of them trace at the same time.
     Slows the work by up to 2–3×, so no energy may be read meanwhile. Raises ``RunError`` where the device is a GPU and
     the profiler saw nothing run on it: times of the host would pass for the device's.
     """
@@ -100,20 +105,22 @@ def trace(
         marked(f"trace:{phase}"),
     ):
         work()
-    return kernels_of(profiler.events() or (), dtype=dtype, device=device)
+    return kernels_of(profiler.events() or (), dtype=dtype, device=device, ranks=ranks)
 
 
-def kernels_of(events: Iterable[Any], *, dtype: str, device: str) -> tuple[TracedKernel, ...]:
+def kernels_of(events: Iterable[Any], *, dtype: str, device: str, ranks: int = 1) -> tuple[TracedKernel, ...]:
     """The kernels in a list of ``torch.autograd.profiler_util.FunctionEvent``, as ``trace`` returns them."""
     # The device's own events have no parent either: their time is on the operators that launched them.
-    roots = [event for event in events if event.cpu_parent is None and event.device_type == DeviceType.CPU]
+    of_host = [event for event in events if event.device_type == DeviceType.CPU]
     on_device = device == "cuda"
+    collectives = CpuCollectives(callers={}, threads=frozenset()) if on_device else cpu_collectives(of_host)
+    roots = [event for event in of_host if event.cpu_parent is None and not collectives.inside(event)]
     if on_device and not any(map(_uses_device, roots)):
         raise RunError(
             "The profiler recorded no kernel on the GPU, so there is no timeline.\n"
             "Often another profiler holds the GPU's counters, or this user may not use them."
         )
-    walk = _Walk(on_device=on_device, list_dtype=PROFILER_NAMES[dtype])
+    walk = _Walk(on_device=on_device, list_dtype=PROFILER_NAMES[dtype], ranks=ranks, collectives=collectives)
     return _grouped(launch for root in roots for launch in walk.launches(root, None))
 
 
@@ -123,11 +130,17 @@ class _Walk:
 
     on_device: bool
     list_dtype: str
+    ranks: int
+    collectives: CpuCollectives
 
     def launches(self, event: Any, module: str | None) -> Iterator[_Launch]:
         """Yield each kernel at or below an event, with the module it ran in."""
         if event.name.startswith(MODULE_PREFIX):
             module = event.name.removeprefix(MODULE_PREFIX)
+        kind = collective_kind(event.name)
+        if kind is not None and (collective := self.collective(event, kind, module)) is not None:
+            yield collective
+            return
         whole = _name(event) in KNOWN if self.on_device else _is_kernel(event)
         duration_s = self.duration_s(event, whole=whole)
         if duration_s is not None:
@@ -135,6 +148,24 @@ class _Walk:
         if not whole:
             for child in event.cpu_children:
                 yield from self.launches(child, module)
+
+    def collective(self, event: Any, kind: KernelKind, module: str | None) -> _Launch | None:
+        """A collective with what it moves; None where the event only hands it on to one below."""
+        work = event if self.on_device else self.collectives.callers.get(id(event))
+        duration_s = 0.0 if work is None else self.duration_s(work, whole=True) or 0.0
+        given = given_to(kind, self.operands_below(work)) if duration_s > 0 else None
+        if given is None:
+            return None
+        moved = cost_of_collective(kind, given, self.ranks)
+        return _Launch(
+            op=event.name,
+            module=module,
+            dtype=DTYPES[given.dtype].name,
+            cost=moved.cost,
+            duration_s=duration_s,
+            link_bytes=moved.link_bytes,
+            collective=True,
+        )
 
     def duration_s(self, event: Any, *, whole: bool) -> float | None:
         """Time of the kernel that the event itself is; None where it is none."""
@@ -148,12 +179,17 @@ class _Walk:
         op = _name(event)
         tensors = self.operands(event)
         cost = cost_of(OpCall(op=op or "", tensors=tensors, dims=_dims(event)))
-        if module is not None and cost.kind is KernelKind.ELEMENTWISE and _NORM_MODULE.search(module):
+        if module is not None and cost.kind is KernelKind.ELEMENTWISE and NORM_MODULE.search(module):
             cost = replace(cost, kind=KernelKind.NORM)
         # A kernel that no operator launched (a compiled one, say) goes by its own name.
         name = event.name if op is not None else event.kernels[0].name
         dtype = DTYPES[tensors[0].dtype].name if tensors else "none"
         return _Launch(op=name, module=module, dtype=dtype, cost=cost, duration_s=duration_s)
+
+    def operands_below(self, event: Any) -> tuple[Tensor, ...]:
+        """Operands of the event, or of the first below it that has any."""
+        below = (self.operands_below(child) for child in event.cpu_children)
+        return self.operands(event) or next((found for found in below if found), ())
 
     def operands(self, event: Any) -> tuple[Tensor, ...]:
         """Tensor operands in order; the members of a tensor list in their place."""
@@ -185,7 +221,9 @@ def _dims(event: Any) -> tuple[int, ...]:
 def _is_kernel(event: Any) -> bool:
     """Whether an event is a kernel of the CPU."""
     op = _name(event)
-    if op is None or op in _HOUSEKEEPING or op in _WRAPPERS or _on_scalars(event):
+    if op is None or op in HOUSEKEEPING or op in _WRAPPERS or is_plumbing(event.name) or _on_scalars(event):
+        return False
+    if any(child.name == _SUBCLASS for child in event.cpu_children):
         return False
     return op in KNOWN or _computes(event.name) or not any(map(_holds_kernel, event.cpu_children))
 
@@ -235,7 +273,7 @@ def _uses_device(event: Any) -> bool:
 def _grouped(launches: Iterator[_Launch]) -> tuple[TracedKernel, ...]:
     groups: dict[tuple[str, str | None, str, str], list[_Launch]] = {}
     for launch in launches:
-        module = None if launch.module is None else _LAYER_NUMBER.sub("*", launch.module)
+        module = None if launch.module is None else any_layer(launch.module)
         groups.setdefault((launch.op, module, launch.dtype, shape_text(launch.cost.shape)), []).append(launch)
     ordered = sorted(groups.items(), key=lambda item: -sum(launch.duration_s for launch in item[1]))
     return tuple(
@@ -258,4 +296,6 @@ def _kernel(kernel_id: str, module: str | None, shape: str, launches: list[_Laun
         read_bytes=total(launch.cost.read_bytes for launch in launches),
         write_bytes=total(launch.cost.write_bytes for launch in launches),
         traced_duration_s=sum(launch.duration_s for launch in launches),
+        link_bytes=total(launch.link_bytes for launch in launches),
+        launch_durations_s=tuple(launch.duration_s for launch in launches) if first.collective else (),
     )
