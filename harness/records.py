@@ -17,6 +17,7 @@ from harness.kernels import KernelKind, Phase
 SCHEMA_VERSION = 1
 # History of the schema. A reader of version N reads every version ≤ N.
 #   1 (2026-11-23)  first version: runs, phases, kernels, kernel_energies, graphs, readings, power_traces, environments
+#     (2026-11-24)  before any release: rank_times; runs.nodes; kernels.wait_s, .graph_kernel; sizes in graphs
 
 
 class Provenance(StrEnum):
@@ -95,6 +96,7 @@ class RunRow:
     cuda_graphs: Annotated[bool, "whether steps were replayed as CUDA graphs"]
     gpu: Annotated[str, "name in the hardware table; `cpu: <model name>` for a run on the CPU"]
     n_gpus: Annotated[int, "GPUs in use; 0 for a run on the CPU"]
+    nodes: Annotated[int, "machines the ranks are spread over"] = 1
     parallelism: Annotated[str, "none, tensor, layers"]
     tensor_parallel: Annotated[int, "tensor-parallel degree, 1 = none"]
     batch_size: Annotated[int, "sequences computed together"]
@@ -121,7 +123,9 @@ class RunRow:
     trials: Annotated[int | None, "windows behind energy_j"]
     method: Annotated[str | None, "how energy_j was read, e.g. nvml-counter, rapl, codecarbon-cpu-load"]
     quality: Annotated[Quality, "protocol of the windows; quick is never released"]
-    peak_memory_bytes: Annotated[int | None, "peak memory of the device (GPU) or of the process (CPU)"]
+    peak_memory_bytes: Annotated[
+        int | None, "peak memory of the device (GPU) or of the process (CPU); the largest of all ranks"
+    ]
     started_at_utc: Annotated[str, "ISO 8601"]
     configuration: Annotated[str, "the full configuration of the campaign, canonical JSON"]
     superseded_by: Annotated[str | None, "run_id of the row that corrects this one"]
@@ -157,7 +161,7 @@ class KernelRow:
 
     run_id: Annotated[str, "row of `runs`"]
     phase: Annotated[Phase | None, "null for a kernel that was measured alone"]
-    rank: Annotated[int, "0 … n_gpus − 1"]
+    rank: Annotated[int, "0 … ranks − 1"]
     kernel_id: Annotated[str, "unique within run, phase and rank"]
     kind: Annotated[KernelKind, "what the kernel does"]
     op: Annotated[str, "operator that launched it, e.g. aten::mm"]
@@ -168,11 +172,20 @@ class KernelRow:
     flop: Annotated[int | None, "floating-point operations over all launches; a multiply-add counts as 2"]
     read_bytes: Annotated[int | None, "bytes its inputs occupy, over all launches"]
     write_bytes: Annotated[int | None, "bytes its outputs occupy, over all launches"]
-    link_bytes: Annotated[int | None, "bytes sent over links by this rank, over all launches"]
+    link_bytes: Annotated[
+        int | None, "bytes this rank sends to others, over all launches; a ring is assumed; 0: not a collective"
+    ]
     duration_s: Annotated[
         float | None, "time of all launches in an untraced pass: traced time less the profiler's share"
     ]
     traced_duration_s: Annotated[float | None, "time of all launches as the profiler saw it"]
+    wait_s: Annotated[
+        float | None,
+        "collectives: part of duration_s spent waiting for the last rank to arrive; null for other kernels",
+    ] = None
+    graph_kernel: Annotated[
+        int | None, "which kernel of the phase's graph it is, from 0; null: it is in none, or there is no graph"
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +211,12 @@ class GraphRow:
     graph_id: Annotated[str, "content hash"]
     model: Annotated[str, "as in `runs`"]
     phase: Annotated[Phase, "prefill or decode (one step at its stated context)"]
+    batch_size: Annotated[int, "sequences computed together"]
+    query_tokens: Annotated[int, "tokens of each sequence that go through the model in the pass"]
+    context_tokens: Annotated[int, "tokens of each sequence in the KV cache after it"]
+    dtype: Annotated[str, "dtype of parameters and activations"]
+    attention: Annotated[str, "attention implementation"]
+    tensor_parallel: Annotated[int, "tensor-parallel degree; the graph is that of one rank"]
     kernels: Annotated[str, "canonical JSON list of kernels"]
     edges: Annotated[str, "canonical JSON list of [from, to] kernel indices"]
 
@@ -209,7 +228,7 @@ class ReadingRow:
     run_id: Annotated[str, "row of `runs`"]
     part: Annotated[Part, "prefill, decode, run (the whole request) or idle"]
     trial: Annotated[int, "0, 1, 2 … in the order taken, per part"]
-    rank: Annotated[int, "rank whose device this is"]
+    rank: Annotated[int, "rank whose device this is; on a CPU the first rank of the machine that the meter covers"]
     device_sha256: Annotated[str | None, "hash of the GPU's UUID; null for a CPU"]
     meter: Annotated[str, "which counter, e.g. nvml:0"]
     provenance: Annotated[Provenance, "how this reading came about"]
@@ -227,6 +246,21 @@ class ReadingRow:
     temperature_c: Annotated[float | None, "device temperature at the end of the window"]
     throttle_reasons: Annotated[int | None, "NVML clocks-event bits seen at either end"]
     rejected: Annotated[str | None, "why this window was not used; null: it was used"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankTimeRow:
+    """How long one rank worked in one window of a run that spans several."""
+
+    run_id: Annotated[str, "row of `runs`"]
+    part: Annotated[Part, "as in `readings`; there are none for idle"]
+    trial: Annotated[int, "as in `readings`"]
+    rank: Annotated[int, "0 … ranks − 1"]
+    node: Annotated[int, "machine of the rank: 0 … nodes − 1"]
+    device: Annotated[str, "what the rank computed on: cpu, or cuda:N on its machine"]
+    passes: Annotated[float, "passes of the part inside the window"]
+    duration_s: Annotated[float, "from the common start to the end of this rank's own work"]
+    wait_s: Annotated[float, "from the end of its own work until the last rank was done: the skew at the end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +319,7 @@ class Measurement:
     kernel_energies: tuple[KernelEnergyRow, ...] = ()
     graphs: tuple[GraphRow, ...] = ()
     readings: tuple[ReadingRow, ...] = ()
+    rank_times: tuple[RankTimeRow, ...] = ()
     power_traces: tuple[PowerTraceRow, ...] = ()
 
 
@@ -316,7 +351,8 @@ class Deployment:
     device: str  # "cuda" or "cpu"
     n_gpus: int  # 0 on the CPU
     ranks: int = 1  # worker processes that compute one run together
-    parallelism: str = "none"
+    nodes: int = 1  # machines they are spread over, the same number on each
+    parallelism: str = "none"  # tensor: each rank has a share of every layer; layers: one process, GPUs take turns
     runtime: str = "hf"
     attention: str = "sdpa"
     kv_cache: bool = True

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, cast
 
 from harness.campaign.options import Invocation, parse
@@ -43,7 +44,7 @@ def _run(invocation: Invocation) -> int:
     from rich.console import Console
 
     from harness.campaign.campaign import Campaign, look_around
-    from harness.campaign.launchers import LocalLauncher
+    from harness.campaign.launchers import Launcher, LocalLauncher
     from harness.campaign.progress import ConsoleObserver, closing_text, plan_table, result_table
     from harness.dataset.reading import read_rows
     from harness.records import RunRow, Status
@@ -55,10 +56,21 @@ def _run(invocation: Invocation) -> int:
     if invocation.dry_run:
         console.print(plan_table(look_around(plan, to_run=False).planned(plan)))
         return 0
-    with Campaign.open(out, plan, lambda: look_around(plan)) as campaign:
+    if invocation.node_rank > 0:
+        return _serve(invocation, console)
+    with ExitStack() as stack:
+        campaign = stack.enter_context(Campaign.open(out, plan, lambda: look_around(plan)))
         for note in campaign.queue.notes:
             console.print(note, markup=False)
-        launcher = LocalLauncher(state=campaign.folder.state)
+        launcher: Launcher = LocalLauncher(state=campaign.folder.state)
+        if invocation.rendezvous is not None:
+            from harness.campaign.nodes import Hub, Member, NodesLauncher
+
+            hub = Hub.opened(invocation.rendezvous, plan.nodes)
+            stack.callback(hub.close)
+            console.print(f"waiting for {plan.nodes - 1} more machine(s) at {invocation.rendezvous}", markup=False)
+            hub.wait_for_others(Member.here(plan, campaign.surroundings))
+            launcher = NodesLauncher(local=LocalLauncher(state=campaign.folder.state), hub=hub)
         with ConsoleObserver(console, campaign.queue.runs()) as observer:
             for _ in campaign.carry_out(launcher, observer):
                 pass
@@ -73,6 +85,23 @@ def _run(invocation: Invocation) -> int:
     if output.failure is not None:
         print(f"not everything could be printed: {output.failure.strerror}. The dataset is in {out}", file=sys.stderr)  # noqa: T201
     return 0 if any(row.status is Status.OK for row in rows) else 1
+
+
+def _serve(invocation: Invocation, console: "Console") -> int:
+    """Take part in the campaign of machine 0; everything that is recorded is recorded there."""
+    from harness.campaign.campaign import look_around
+    from harness.campaign.nodes import serve
+
+    plan = invocation.plan
+    runs = serve(
+        plan,
+        invocation.rendezvous or "",
+        invocation.node_rank,
+        look_around(plan),
+        lambda text: console.print(text, markup=False, soft_wrap=True),
+    )
+    console.print(f"the campaign has ended: this machine took part in {runs} run(s)", markup=False)
+    return 0
 
 
 def _warn_of_bad_rows(console: "Console", plan: Plan) -> None:

@@ -193,6 +193,7 @@ class Campaign:
             limit_s=None if self.plan.time_budget_s is None else job.estimate_s,
             seed=self.plan.seed,
             cpu_threads=self.plan.cpu_threads,
+            collective_timeout_s=self.plan.collective_timeout_s,
             trace_kernels=self.plan.trace_kernels,
         )
 

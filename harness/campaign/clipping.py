@@ -19,6 +19,7 @@ from harness.campaign.estimate import (
     Estimate,
     Machine,
     ModelSize,
+    Passes,
     ProtocolCost,
     estimate_request,
     estimate_run_s,
@@ -38,12 +39,13 @@ class WantedRun:
     deployment: Deployment
     sampling_weight: float | None
     size: ModelSize
+    passes: Passes
     machine: Machine
     protocol: ProtocolCost
 
     def estimate(self, request: Request) -> Estimate:
         """What ``request`` would need here."""
-        return estimate_request(request, self.size, self.machine, kv_cache=self.deployment.kv_cache)
+        return estimate_request(request, self.size, self.passes, self.machine, kv_cache=self.deployment.kv_cache)
 
     def cost_s(self, request: Request) -> float:
         """Time of the whole run if it made ``request``."""
@@ -129,7 +131,7 @@ def _to_memory(draft: _Draft) -> None:
     wanted, limit = draft.wanted, MEMORY_SHARE * draft.wanted.machine.memory_bytes
 
     def needed(request: Request) -> int:
-        return memory_bytes(request, wanted.size, kv_cache=wanted.deployment.kv_cache)
+        return memory_bytes(request, wanted.size, wanted.passes, kv_cache=wanted.deployment.kv_cache)
 
     least = needed(shortest(draft.request))
     room = f"{MEMORY_SHARE:.0%} of the memory is {gibibytes(limit)}"

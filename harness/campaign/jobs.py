@@ -63,9 +63,17 @@ def run_id_of(request: Request, deployment: Deployment, plan: Plan, gpu: str, ve
         settings["seed"] = plan.seed
     content = {
         "request": asdict(request),
-        "deployment": asdict(deployment),
+        "deployment": _identity(deployment),
         "gpu": gpu,
         "version": version,
         "settings": settings,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:20]
+
+
+def _identity(deployment: Deployment) -> dict[str, Any]:
+    """What of a deployment makes a run another one; one machine goes without saying, as it did before ``nodes``."""
+    values = asdict(deployment)
+    if deployment.nodes == 1:
+        del values["nodes"]
+    return values

@@ -3,7 +3,9 @@
 The seam for runs that span several processes or machines: a campaign only knows ``Launcher``.
 """
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import IO, Protocol
 
 import psutil
 
+from harness.campaign.rendezvous import Meeting
 from harness.campaign.task import Task
 from harness.dataset.transport import measurement_from_json
 from harness.errors import CannotMeasure, CannotWrite, DatasetError, HarnessError, OutOfMemory, RunError, WorkerDied
@@ -21,6 +24,8 @@ from harness.units import duration, gibibytes
 
 _MAX_RESULT_BYTES = 512 * 1024**2
 _LOG_TAIL_BYTES = 4000
+RANKS_SUFFIX = ".ranks"  # of the folder beside the result in which an agent keeps the logs of its ranks
+_GONE_S = 10.0  # what is killed is gone in milliseconds, unless it hangs in the kernel
 CANNOT_MEASURE = 69  # exit code of a worker whose meters or packages failed; EX_UNAVAILABLE of sysexits.h
 CANNOT_WRITE = 74  # exit code of a worker that measured and could not write it down; EX_IOERR of sysexits.h
 _OOM_COUNTER = Path("/proc/vmstat")
@@ -41,23 +46,23 @@ class LocalLauncher:
     state: Path  # folder for results and logs
     module: str = "harness.campaign.worker"
 
-    def launch(self, task: Task, *, limit_s: float) -> Measurement:
+    def launch(self, task: Task, *, limit_s: float, meeting: Meeting | None = None) -> Measurement:
         """Run the task to its end; raises ``WorkerDied``, ``OutOfMemory`` or, past the limit, ``RunError``.
 
         Raises ``CannotWrite`` where the disk, not the run, is at fault: that ends the campaign, not the run.
         """
         result = self.state / f"{task.job.run_id}.json"
         log = self.state / f"{task.job.run_id}.log"
-        kills_before = _kernel_oom_kills()
+        kills_before = kernel_oom_kills()
         try:
             result.unlink(missing_ok=True)
             with log.open("wb") as log_file:
-                returncode = self._run(task, result, log_file, limit_s)
+                returncode = run_worker(task, result, log_file, limit_s, module=self.module, meeting=meeting)
             if result.exists():
                 measurement = _read_result(result)
                 log.unlink()
                 return measurement
-            kernel_killed = _kernel_oom_kills() > kills_before
+            kernel_killed = kernel_oom_kills() > kills_before
             raise _death(returncode, log, kernel_killed=kernel_killed)
         except FileNotFoundError as error:
             raise CannotWrite(f"{self.state} was removed or moved while the campaign was at work.") from error
@@ -66,29 +71,41 @@ class LocalLauncher:
                 f"{self.state} cannot be used for results and logs: {error.strerror or error}.\n"
                 "Make room or see to the permissions, then run the same command again: no finished run is lost."
             ) from error
-
-    def _run(self, task: Task, result: Path, log_file: IO[bytes], limit_s: float) -> int:
-        """Start the worker, wait for its end, and return its exit code."""
-        environment = dict(os.environ)
-        if task.gpu_uuids:  # by UUID, so that CUDA and NVML mean the same GPUs
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpu_uuids[: task.job.deployment.n_gpus])
-        process = subprocess.Popen(
-            [sys.executable, "-m", self.module, str(result)],
-            stdin=subprocess.PIPE,
-            stdout=log_file,
-            stderr=log_file,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the campaign, which then stops its worker
-        )
-        try:
-            _hand_over(process, task)
-            return process.wait(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            raise RunError(
-                f"The run took longer than {duration(limit_s)}, far more than estimated, and was stopped."
-            ) from None
         finally:
-            _stop(process)
+            shutil.rmtree(result.with_suffix(RANKS_SUFFIX), ignore_errors=True)  # an agent that was killed leaves it
+
+
+def run_worker(
+    task: Task,
+    result: Path,
+    log_file: IO[bytes],
+    limit_s: float,
+    *,
+    module: str = "harness.campaign.worker",
+    meeting: Meeting | None = None,
+) -> int:
+    """Start a worker here, wait for its end, and return its exit code; raises ``RunError`` past the limit."""
+    environment = dict(os.environ)
+    if task.gpu_uuids:  # by UUID, so that CUDA and NVML mean the same GPUs
+        here = task.job.deployment.n_gpus // task.job.deployment.nodes
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpu_uuids[:here])
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, str(result), *([] if meeting is None else [meeting.to_json()])],
+        stdin=subprocess.PIPE,
+        stdout=log_file,
+        stderr=log_file,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the campaign, which then stops its worker
+    )
+    try:
+        _hand_over(process, task)
+        return process.wait(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        raise RunError(
+            f"The run took longer than {duration(limit_s)}, far more than estimated, and was stopped."
+        ) from None
+    finally:
+        _stop(process)
 
 
 def _hand_over(process: "subprocess.Popen[bytes]", task: Task) -> None:
@@ -102,14 +119,27 @@ def _hand_over(process: "subprocess.Popen[bytes]", task: Task) -> None:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End the worker and whatever it started, in its own session."""
+    """End the worker and whatever it started: in its own session, and ranks, which have sessions of their own."""
+    ranks = _descendants(process.pid)
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         process.kill()
     process.wait()
+    for rank in ranks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rank.kill()
+    psutil.wait_procs(ranks, timeout=_GONE_S)
     if process.stdin is not None:
         process.stdin.close()
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        children: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+        return children
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _read_result(result: Path) -> Measurement:
@@ -143,7 +173,7 @@ def _death(returncode: int, log: Path, *, kernel_killed: bool) -> HarnessError:
     return WorkerDied(f"The worker ended with {how} and no measurement: {last}\nIts whole output is in {log.name}.")
 
 
-def _kernel_oom_kills() -> int:
+def kernel_oom_kills() -> int:
     """Processes the kernel has killed for lack of memory since it started; 0 where it does not say."""
     if not _OOM_COUNTER.exists():
         return 0

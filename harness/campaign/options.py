@@ -30,6 +30,8 @@ class Invocation:
     plan: Plan
     out: Path | None  # the folder of the campaign; None: ``plan.default_folder``
     dry_run: bool
+    node_rank: int = 0  # which of the plan's machines this one is; 0 drives the campaign
+    rendezvous: str | None = None  # HOST:PORT of machine 0, where the machines of a run meet
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,6 +55,8 @@ def parser(prog: str = "python -m harness.run") -> argparse.ArgumentParser:
     command.add_argument("--plan", metavar="FILE", help="TOML file with the plan; flags override it")
     command.add_argument("--out", metavar="DIR", help="folder of the campaign (default: campaigns/MODEL-PLANHASH)")
     command.add_argument("--dry-run", action="store_true", help="print every run with its estimates, and run nothing")
+    command.add_argument("--node-rank", metavar="N", help="with --nodes: which machine this is; 0 drives the campaign")
+    command.add_argument("--rendezvous", metavar="HOST:PORT", help="with --nodes: where machine 0 can be reached")
     groups = {name: root.add_argument_group(title) for name, title in _GROUPS.items()}
     for field in plan_fields():
         _add_flag(groups[field.option.group], field)
@@ -68,10 +72,14 @@ def parse(argv: Sequence[str], prog: str = "python -m harness.run") -> Invocatio
     values = vars(given)
     flags = {field.name: _from_text(field, values[field.name]) for field in plan_fields() if field.name in values}
     table = read_table(Path(values["plan"])) if "plan" in values else {}
+    plan = Plan.from_table(_overridden(table, flags))
+    dry_run = "dry_run" in values
     return Invocation(
-        plan=Plan.from_table(_overridden(table, flags)),
+        plan=plan,
         out=_folder(values.get("out")),
-        dry_run="dry_run" in values,
+        dry_run=dry_run,
+        node_rank=_node_rank(values.get("node_rank", "0"), plan),
+        rendezvous=_rendezvous(values.get("rendezvous"), plan, needed=not dry_run),
     )
 
 
@@ -131,6 +139,29 @@ def _folder(text: str | None) -> Path | None:
     if not text.strip() or "\0" in text:
         raise UsageError("--out needs the name of a folder.\nLeave it out for campaigns/MODEL-PLANHASH.")
     return Path(text)
+
+
+def _node_rank(text: str, plan: Plan) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) >= plan.nodes:
+        raise UsageError(
+            f"--node-rank {text[:60]!r} is none of the plan's {plan.nodes} machine(s).\n"
+            f"Write a number from 0 to {plan.nodes - 1}; --nodes says how many there are."
+        )
+    return int(text)
+
+
+def _rendezvous(text: str | None, plan: Plan, *, needed: bool) -> str | None:
+    if text is None and (plan.nodes == 1 or not needed):
+        return None
+    match = re.fullmatch(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", text or "")
+    if match is None or not 0 < int(match[2]) < 65_536:
+        given = "is missing" if text is None else f"{text[:60]!r} is no HOST:PORT"
+        raise UsageError(
+            f"--rendezvous {given}.\nName machine 0 and a free port of it, the same on all machines: node0:29400."
+        )
+    if plan.nodes == 1:
+        raise UsageError("--rendezvous is for runs on several machines.\nGive --nodes too, or leave it out.")
+    return text
 
 
 def _unknown_text(root: argparse.ArgumentParser, unknown: Sequence[str]) -> str:

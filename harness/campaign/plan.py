@@ -27,6 +27,7 @@ _MODEL = "model"
 _DEPLOYMENT = "deployment"
 _REQUESTS = "requests"
 _PROTOCOL = "protocol"
+_LATER = {"parallelism": "tensor", "nodes": 1, "collective_timeout_s": 600.0}  # without them a plan keeps its old id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +75,43 @@ class Plan:
     gpus: Annotated[
         tuple[int, ...],
         Option(
-            text="GPU counts; each run spans that many GPUs; none: one",
+            text="GPU counts; each run spans that many GPUs, or on the CPU that many ranks; none: one",
             group=_DEPLOYMENT,
             metavar="N",
             at_most=1024,
         ),
     ] = ()
+    parallelism: Annotated[
+        Literal["tensor", "layers"],
+        Option(
+            text="how several GPUs share a model. tensor: each has a share of every layer; layers: each has whole "
+            "layers, and they take turns",
+            group=_DEPLOYMENT,
+        ),
+    ] = "tensor"
+    nodes: Annotated[
+        int,
+        Option(text="machines that share each run, evenly", group=_DEPLOYMENT, metavar="N", at_most=1024),
+    ] = 1
+    collective_timeout_s: Annotated[
+        float,
+        Option(
+            text="a rank that keeps the others waiting for so long ends the run",
+            group=_DEPLOYMENT,
+            flag="--collective-timeout",
+            metavar="TIME",
+            at_most=86_400,
+        ),
+    ] = 600.0
     cpu_threads: Annotated[
         int,
-        Option(text="threads on the CPU; 0: torch's default", group=_DEPLOYMENT, metavar="N", at_least=0, at_most=4096),
+        Option(
+            text="threads on the CPU, divided among the ranks of a machine; 0: torch's default",
+            group=_DEPLOYMENT,
+            metavar="N",
+            at_least=0,
+            at_most=4096,
+        ),
     ] = 0
     hardware_file: Annotated[
         str | None,
@@ -201,7 +230,10 @@ class Plan:
     @property
     def campaign_id(self) -> str:
         """Content hash of the plan, 16 hexadecimal digits: the same plan has the same id everywhere."""
-        return hashlib.sha256(self.configuration.encode()).hexdigest()[:16]
+        values = json.loads(self.configuration)
+        told = {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def default_folder(self) -> Path:
@@ -277,14 +309,32 @@ def _check_sampling(plan: Plan) -> None:
 
 
 def _check_deployment(plan: Plan) -> None:
-    if plan.device == "cpu" and plan.gpus:
-        raise UsageError("gpus (--gpus) cannot go with device = cpu.\nLeave one of them out.")
+    _check_spread(plan)
     if plan.device == "cpu" and plan.attention == "flash_attention_2":
         raise UsageError("attention = flash_attention_2 needs a GPU.\nOn the CPU use sdpa or eager.")
     if plan.revision is not None and len(plan.models) > 1:
         raise UsageError(
             f"revision = {shown(plan.revision)} names a commit of one repository, but there are {len(plan.models)} "
             "models.\nMake one plan per model, or leave the revision out."
+        )
+
+
+def _check_spread(plan: Plan) -> None:
+    """Whether ranks and machines go together."""
+    if plan.parallelism == "layers" and plan.device == "cpu":
+        raise UsageError("parallelism = layers splits a model over GPUs.\nOn the CPU use --parallelism tensor.")
+    if plan.nodes == 1:
+        return
+    if plan.parallelism == "layers":
+        raise UsageError(
+            f"parallelism = layers is one process, so it cannot span nodes = {plan.nodes}.\n"
+            "Use --parallelism tensor, or one machine."
+        )
+    uneven = [count for count in plan.gpus or (1,) if count % plan.nodes]
+    if uneven:
+        raise UsageError(
+            f"{uneven[0]} (--gpus) cannot be spread evenly over {plan.nodes} machines (--nodes).\n"
+            f"Ask for a multiple of {plan.nodes}: --gpus counts those of all machines together."
         )
 
 

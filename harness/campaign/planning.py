@@ -4,17 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.campaign.clipping import PlannedRun, WantedRun, clip
-from harness.campaign.estimate import ModelSize, ProtocolCost
+from harness.campaign.estimate import Machine, ModelSize, Passes, ProtocolCost
 from harness.campaign.jobs import Job, run_id_of
+from harness.campaign.passes import FormulaPasses, GraphPasses
 from harness.campaign.plan import Plan
 from harness.campaign.sampling import WantedRequest, sample_requests
 from harness.campaign.site import Site
-from harness.errors import UsageError
+from harness.errors import CannotCapture, UnknownModel, UsageError
 from harness.measuring.protocol import protocol_of
-from harness.models.facts import ModelFacts, model_facts
+from harness.models.facts import ModelFacts, model_facts, unquantised_config
 from harness.models.loading import check_attention
 from harness.models.source import ModelSource, default_model, resolve
 from harness.records import Deployment, Request
+from harness.tracing.capture import GraphCapture
 
 _START_S = 8.0  # start Python, import torch and transformers
 _LOAD_BYTES_PER_S = 1e9  # weights from disk
@@ -75,12 +77,12 @@ def planned_runs(plan: Plan, site: Site, subjects: Sequence[Subject]) -> tuple[P
     requests = sample_requests(plan)
     if plan.sampling != "trace":
         _check_contexts(requests, subjects)
-    wanted = [
-        _wanted(plan, site, subject, n_gpus, request)
-        for request in requests
+    stages = [
+        _stage(plan, site, subject, deployment)
         for subject in subjects
-        for n_gpus in site.gpu_counts
+        for deployment in site.deployments(plan, _attention(plan, subject))
     ]
+    wanted = [stage.wanted(request) for request in requests for stage in stages]
     versions = {subject.source.name: subject.version for subject in subjects}
     return tuple(
         Planned(job=_job(plan, site, run, versions[run.request.model]), run=run)
@@ -102,43 +104,100 @@ def _check_contexts(requests: Sequence[WantedRequest], subjects: Sequence[Subjec
                 )
 
 
-def _wanted(plan: Plan, site: Site, subject: Subject, n_gpus: int, request: WantedRequest) -> WantedRun:
-    facts = subject.facts
-    attention = facts.attentions[0] if plan.attention == "auto" else plan.attention
-    return WantedRun(
-        request=Request(
-            model=subject.source.name,
-            batch_size=request.batch_size,
-            prompt_tokens=request.prompt_tokens,
-            output_tokens=request.output_tokens,
-            dtype=site.dtype,
-        ),
-        deployment=Deployment(device=site.device, n_gpus=n_gpus, attention=attention, kv_cache=plan.kv_cache),
-        sampling_weight=request.sampling_weight,
-        size=model_size(facts, site.dtype, eager=attention == "eager"),
-        machine=site.machine(facts.layers, n_gpus),
-        protocol=_protocol_cost(plan, facts.weight_bytes(site.dtype)),
+def _attention(plan: Plan, subject: Subject) -> str:
+    return subject.facts.attentions[0] if plan.attention == "auto" else plan.attention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stage:
+    """One model on one deployment, with what its requests cost there."""
+
+    name: str
+    dtype: str
+    deployment: Deployment
+    size: ModelSize
+    passes: Passes
+    machine: Machine
+    protocol: ProtocolCost
+
+    def wanted(self, request: WantedRequest) -> WantedRun:
+        """A request of it."""
+        return WantedRun(
+            request=Request(
+                model=self.name,
+                batch_size=request.batch_size,
+                prompt_tokens=request.prompt_tokens,
+                output_tokens=request.output_tokens,
+                dtype=self.dtype,
+            ),
+            deployment=self.deployment,
+            sampling_weight=request.sampling_weight,
+            size=self.size,
+            passes=self.passes,
+            machine=self.machine,
+            protocol=self.protocol,
+        )
+
+
+def _stage(plan: Plan, site: Site, subject: Subject, deployment: Deployment) -> _Stage:
+    machine = site.machine(deployment)
+    return _Stage(
+        name=subject.source.name,
+        dtype=site.dtype,
+        deployment=deployment,
+        size=model_size(subject.facts, site.dtype),
+        passes=passes_of(subject, deployment, site.dtype, machine),
+        machine=machine,
+        protocol=_protocol_cost(plan, subject.facts.weight_bytes(site.dtype)),
     )
 
 
-def model_size(facts: ModelFacts, dtype: str, *, eager: bool) -> ModelSize:
-    """What a model's cost depends on.
+def model_size(facts: ModelFacts, dtype: str) -> ModelSize:
+    """What a model's memory depends on."""
+    return ModelSize(
+        weight_bytes=facts.weight_bytes(dtype),
+        kv_bytes_per_token=facts.kv_bytes_per_token(dtype),
+        state_bytes_per_sequence=facts.state_bytes_per_sequence,
+        context_tokens=facts.context_tokens,
+    )
+
+
+def passes_of(subject: Subject, deployment: Deployment, dtype: str, machine: Machine) -> Passes:
+    """What forward passes cost: by the model's kernel graph, or by a formula where that cannot be captured."""
+    try:
+        capture = GraphCapture(
+            unquantised_config(subject.source),
+            model=subject.source.name,
+            dtype=dtype,
+            attention=deployment.attention,
+            tensor_parallel=machine.ranks,
+            trust_remote_code=subject.source.trust_remote_code,
+        )
+        passes = GraphPasses(capture, machine)
+        passes.prefill(1, 1)
+        return passes
+    except (CannotCapture, UnknownModel):
+        return formula_passes(subject.facts, dtype, machine)
+
+
+def formula_passes(facts: ModelFacts, dtype: str, machine: Machine) -> FormulaPasses:
+    """The formula's sizes.
 
     Live activations of a token are taken as twelve hidden vectors (residual, normalised input, queries, keys, values
-    and the two factors of a gated MLP of about four times the width), an upper estimate that sets memory bounds only.
+    and the two factors of a gated MLP of about four times the width), an upper estimate that sets memory bounds only;
+    launches as forty kernels a layer.
     """
     item_bytes = max(1, facts.weight_bytes(dtype) // facts.parameters) if facts.quantized_bits is None else 2
     head_elements = facts.heads * facts.head_dim if facts.heads and facts.head_dim else facts.hidden_size
-    return ModelSize(
+    return FormulaPasses(
         parameters=facts.parameters,
         active_parameters=facts.active_parameters or facts.parameters,
         weight_bytes=facts.weight_bytes(dtype),
         kv_bytes_per_token=facts.kv_bytes_per_token(dtype),
         attention_flop_per_pair=4 * facts.layers * head_elements,
         activation_bytes_per_token=12 * facts.hidden_size * item_bytes,
-        score_bytes_per_pair=2 * (facts.heads or 1) * item_bytes if eager else 0,
-        state_bytes_per_sequence=facts.state_bytes_per_sequence,
-        context_tokens=facts.context_tokens,
+        launches=40 * facts.layers,
+        machine=machine,
     )
 
 

@@ -23,10 +23,17 @@ def request_text(job: Job) -> str:
     """A run in one short line."""
     request = job.request
     gpus = f", {job.deployment.n_gpus} GPU(s)" if job.deployment.n_gpus else ""
+    if not gpus and job.deployment.ranks > 1:
+        gpus = f", {job.deployment.ranks} ranks"
     return (
         f"{request.model}: batch {request.batch_size}, prompt {request.prompt_tokens}, "
         f"output {request.output_tokens}{gpus}"
     )
+
+
+def _devices_text(job: Job) -> str:
+    deployment = job.deployment
+    return f"{deployment.ranks} ranks" if deployment.ranks > 1 and not deployment.n_gpus else str(deployment.n_gpus)
 
 
 class ConsoleObserver:
@@ -137,7 +144,7 @@ def plan_table(planned: Sequence[Planned]) -> Table:
         table.add_row(
             str(number),
             *([escape(job.request.model)] if several else []),
-            str(job.deployment.n_gpus),
+            _devices_text(job),
             str(job.request.batch_size),
             str(job.request.prompt_tokens),
             str(job.request.output_tokens),

@@ -5,49 +5,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness import __version__
+from harness.campaign.graph_rows import RunGraphs, graph_row
+from harness.campaign.kernel_rows import (
+    Counted,
+    PhaseKernels,
+    PhaseSplit,
+    kernel_energy_rows,
+    kernel_rows,
+    split_phase,
+)
 from harness.campaign.task import Task
 from harness.kernels import Phase
-from harness.measuring.attribution import Apportionment, apportion
 from harness.measuring.results import PartResult, SessionResult, TakenWindow
 from harness.measuring.windows import Window
 from harness.meters.base import Conditions
 from harness.records import (
     SCHEMA_VERSION,
-    EnergyMethod,
     EnvironmentRow,
-    KernelEnergyRow,
-    KernelRow,
     Measurement,
     Part,
     PhaseRow,
-    Provenance,
+    RankTimeRow,
     ReadingRow,
     RunRow,
     Status,
     Weights,
 )
-from harness.tracing.timeline import TracedKernel
+from harness.tracing.graph import KernelGraph
 
 _LONGEST_DETAIL = 2000  # characters
 _PHASES = {Part.PREFILL: Phase.PREFILL, Part.DECODE: Phase.DECODE}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
-    """Which counters the windows of a run were read from; tuples have one entry per device."""
-
-    names: tuple[str, ...]
-    device_sha256: tuple[str | None, ...]
-    method: str
-    provenance: Provenance
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseKernels:
-    """The kernels of one pass of a phase."""
-
-    phase: Phase
-    kernels: tuple[TracedKernel, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +88,7 @@ def run_row(
         cuda_graphs=deployment.cuda_graphs,
         gpu=outcome.gpu,
         n_gpus=deployment.n_gpus,
+        nodes=deployment.nodes,
         parallelism=deployment.parallelism,
         tensor_parallel=deployment.ranks if deployment.parallelism == "tensor" else 1,
         batch_size=request.batch_size,
@@ -125,6 +113,12 @@ def run_row(
         configuration=task.configuration,
         superseded_by=None,
     )
+
+
+def without_numbers(task: Task, status: Status, detail: str, started_at_utc: str) -> Measurement:
+    """The record of a run that was not measured."""
+    outcome = Outcome(status=status, detail=detail, started_at_utc=started_at_utc, environment_id=None, gpu=task.gpu)
+    return Measurement(run=run_row(task, outcome))
 
 
 def _storable(text: str) -> str:
@@ -152,43 +146,37 @@ def measurement_of(
     *,
     run: RunRow,
     environment: EnvironmentRow,
+    rank_times: tuple[RankTimeRow, ...] = (),
+    graphs: RunGraphs = RunGraphs(),  # noqa: B008  frozen
 ) -> Measurement:
     """All rows of a run that was measured."""
-    splits = {each.phase: split for each in traced if (split := _split(task, session, each)) is not None}
+    found = (split_phase(task, session, counted, each) for each in traced)
+    splits = {split.phase: split for split in found if split is not None}
     return Measurement(
         run=run,
         environment=environment,
         phases=tuple(
-            _phase_row(task, session, counted, part, splits.get(phase))
+            _phase_row(task, session, counted, part, splits.get(phase), graphs.of(phase))
             for part, phase in _PHASES.items()
             if session.part(part) is not None
         ),
-        kernels=tuple(row for phase, split in splits.items() for row in _kernel_rows(task.job.run_id, phase, split)),
-        kernel_energies=tuple(
-            row for phase, split in splits.items() for row in _kernel_energy_rows(task.job.run_id, phase, split)
+        kernels=tuple(
+            row for split in splits.values() for row in kernel_rows(task.job.run_id, split, graphs.of(split.phase))
         ),
+        kernel_energies=tuple(row for split in splits.values() for row in kernel_energy_rows(task.job.run_id, split)),
+        graphs=tuple(map(graph_row, graphs.graphs)),
         readings=reading_rows(task.job.run_id, session, counted),
-    )
-
-
-def _split(task: Task, session: SessionResult, traced: PhaseKernels) -> Apportionment | None:
-    part = Part(str(traced.phase))
-    result = session.part(part)
-    energy_j, duration_s = _energy(result), _duration(result)
-    if energy_j is None or duration_s is None:
-        return None
-    return apportion(
-        traced.kernels,
-        energy_j=energy_j,
-        duration_s=duration_s,
-        idle_power_w=session.idle.mean_power_w,
-        ceilings=task.ceilings,
-        host_is_device=task.job.deployment.device == "cpu",
+        rank_times=rank_times,
     )
 
 
 def _phase_row(
-    task: Task, session: SessionResult, counted: Counted, part: Part, split: Apportionment | None
+    task: Task,
+    session: SessionResult,
+    counted: Counted,
+    part: Part,
+    split: PhaseSplit | None,
+    graph: KernelGraph | None,
 ) -> PhaseRow:
     request = task.job.request
     result = session.part(part)
@@ -199,7 +187,7 @@ def _phase_row(
     return PhaseRow(
         run_id=task.job.run_id,
         phase=_PHASES[part],
-        graph_id=None,
+        graph_id=None if graph is None else graph.graph_id,
         energy_j=_energy(result),
         energy_ci95_j=None if result is None or result.energy_j is None else result.energy_j.ci95,
         idle_energy_j=None if duration_s is None else session.idle.mean_power_w * duration_s,
@@ -211,46 +199,6 @@ def _phase_row(
         measured_contexts=json.dumps(contexts) if len(contexts) > 1 else None,
         trials=_trials(result),
         method=counted.method,
-    )
-
-
-def _kernel_rows(run_id: str, phase: Phase, split: Apportionment) -> tuple[KernelRow, ...]:
-    return tuple(
-        KernelRow(
-            run_id=run_id,
-            phase=phase,
-            rank=0,
-            kernel_id=share.kernel.kernel_id,
-            kind=share.kernel.kind,
-            op=share.kernel.op,
-            module=share.kernel.module,
-            dtype=share.kernel.dtype,
-            shape=share.kernel.shape,
-            launches=share.kernel.launches,
-            flop=share.kernel.flop,
-            read_bytes=share.kernel.read_bytes,
-            write_bytes=share.kernel.write_bytes,
-            link_bytes=0,  # one rank: nothing crosses a link
-            duration_s=share.duration_s,
-            traced_duration_s=share.kernel.traced_duration_s,
-        )
-        for share in split.kernels
-    )
-
-
-def _kernel_energy_rows(run_id: str, phase: Phase, split: Apportionment) -> tuple[KernelEnergyRow, ...]:
-    return tuple(
-        KernelEnergyRow(
-            run_id=run_id,
-            phase=phase,
-            rank=0,
-            kernel_id=share.kernel.kernel_id,
-            method=EnergyMethod.APPORTIONED,
-            energy_j=share.energy_j,
-            active_energy_j=share.active_energy_j,
-            energy_ci95_j=None,
-        )
-        for share in split.kernels
     )
 
 
@@ -278,7 +226,7 @@ def _reading_row(run_id: str, taken: TakenWindow, counted: Counted, device: int,
         run_id=run_id,
         part=taken.part,
         trial=taken.trial,
-        rank=device,
+        rank=counted.ranks[device],
         device_sha256=counted.device_sha256[device],
         meter=counted.names[device],
         provenance=counted.provenance,

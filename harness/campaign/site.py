@@ -16,10 +16,10 @@ from harness.measuring.ceilings import probe_cpu
 from harness.meters.host import host_facts
 from harness.meters.selection import GpuSearch, MeterBank, describe, find_gpus, meters_for
 from harness.models.memory import available_memory_bytes
-from harness.records import Provenance
+from harness.records import Deployment, Provenance
 
 _IDLE_SHARE = 0.17  # of board power with a context resident, on public A100 and H100 measurements
-_HOST_S_PER_LAYER = 3e-4  # launching a transformer layer's eager operators, about twenty of 15 µs
+_HOST_S_PER_LAUNCH = 1.4e-5  # eager Hugging Face runs need 12 to 17 µs of the host for a kernel
 _PROBE_S = 0.3
 
 
@@ -30,31 +30,57 @@ class Site:
     device: str  # cuda or cpu
     gpu: str  # name in the hardware table; "cpu: <model name>" for the CPU
     gpu_counts: tuple[int, ...]  # GPUs per run; (0,) on the CPU
+    rank_counts: tuple[int, ...] = (1,)  # on the CPU: ranks per run
     gpu_uuids: tuple[str, ...]  # of the GPUs that may be used, as CUDA addresses them
     dtype: str
     ceilings: Ceilings  # of one device, for ``dtype``
     memory_bytes: int  # of one device
+    link_bytes_per_s: float | None = None  # of one device, one direction; None: not known, or no links
     idle_power_w: float  # of one device; for estimates only
     load_power_w: float
     provenance: Provenance
     meter: str
     why_meter: str
 
-    def machine(self, layers: int, n_gpus: int) -> Machine:
-        """What estimates need to know of ``n_gpus`` devices that run a model of ``layers`` layers."""
-        count = max(1, n_gpus)
+    def deployments(self, plan: Plan, attention: str) -> tuple[Deployment, ...]:
+        """What each request of a plan runs on here, one deployment per count."""
+        counts = self.gpu_counts if self.device == "cuda" else self.rank_counts
+        return tuple(self._deployment(plan, attention, count) for count in counts)
+
+    def _deployment(self, plan: Plan, attention: str, count: int) -> Deployment:
+        parallelism = plan.parallelism if count > 1 else "none"
+        return Deployment(
+            device=self.device,
+            n_gpus=count if self.device == "cuda" else 0,
+            ranks=count if parallelism == "tensor" else 1,
+            nodes=plan.nodes,
+            parallelism=parallelism,
+            attention=attention,
+            kv_cache=plan.kv_cache,
+        )
+
+    def machine(self, deployment: Deployment) -> Machine:
+        """What estimates need to know of the devices of a deployment.
+
+        Ranks on a CPU share it, and GPUs that split a model by layers take turns.
+        """
+        count = max(1, deployment.n_gpus, deployment.nodes)
+        at_work = 1 if deployment.parallelism == "layers" else count
         if self.ceilings.flop_per_s is None or self.ceilings.bytes_per_s is None:
             raise UsageError(
                 f"{self.gpu}: peak {self.dtype} FLOP/s or bandwidth is not known, so nothing can be estimated.\n"
                 "Give the device's figures with --hardware FILE.toml."
             )
         return Machine(
-            peak_flop_per_s=self.ceilings.flop_per_s * count,
-            peak_bytes_per_s=self.ceilings.bytes_per_s * count,
+            peak_flop_per_s=self.ceilings.flop_per_s * at_work,
+            peak_bytes_per_s=self.ceilings.bytes_per_s * at_work,
             memory_bytes=self.memory_bytes * count,
             idle_power_w=self.idle_power_w * count,
-            load_power_w=self.load_power_w * count,
-            host_s_per_pass=_HOST_S_PER_LAYER * layers,
+            load_power_w=self.load_power_w * at_work + self.idle_power_w * (count - at_work),
+            ranks=deployment.ranks,
+            link_bytes_per_s=self.link_bytes_per_s,
+            host_s_per_launch=_HOST_S_PER_LAUNCH,
+            host_is_device=self.device == "cpu",
         )
 
 
@@ -79,8 +105,6 @@ def find_site(plan: Plan, *, to_run: bool = True) -> Site:
 
 
 def _cpu_site(plan: Plan) -> Site:
-    if plan.gpus:
-        raise UsageError("--gpus counts GPUs, and --device cpu uses none.\nLeave one of the two out.")
     dtype = "float32" if plan.dtype == "auto" else plan.dtype
     bank = meters_for("cpu")
     try:
@@ -93,6 +117,7 @@ def _cpu_site(plan: Plan) -> Site:
         device="cpu",
         gpu=f"cpu: {host_facts().cpu}",
         gpu_counts=(0,),
+        rank_counts=plan.gpus or (1,),
         gpu_uuids=(),
         dtype=dtype,
         ceilings=found[0],
@@ -119,17 +144,17 @@ def _gpu_site(plan: Plan, search: GpuSearch, table: Sequence[Hardware]) -> Site:
             f"This plan asks for GPUs, and there are none: {search.why_none}\n"
             "Run on the CPU with `--device cpu`, or see `python -m harness.doctor` for what is missing."
         )
-    if max(counts) > len(search.gpus):
+    here = max(counts) // plan.nodes
+    if here > len(search.gpus):
         raise UsageError(
-            f"This plan asks for {max(counts)} GPUs per run, and {len(search.gpus)} can be seen here.\n"
-            f"Ask for at most --gpus {len(search.gpus)}, or make more visible with CUDA_VISIBLE_DEVICES."
+            f"This plan asks for {here} GPUs per run on this machine, and {len(search.gpus)} can be seen here.\n"
+            f"Ask for at most --gpus {len(search.gpus) * plan.nodes}, or make more visible with CUDA_VISIBLE_DEVICES."
         )
-    _refuse_several_ranks(counts)
     hardware = find(search.gpus[0].name, table)
     dtype = plan.dtype
     if dtype == "auto":  # GPUs before Ampere have no bfloat16
         dtype = "bfloat16" if hardware.supports("bfloat16") else "float16"
-    bank = meters_for("cuda", gpu_indices=range(max(counts)))
+    bank = meters_for("cuda", gpu_indices=range(here))
     try:
         meter, why, provenance = describe(bank), bank.why, bank.provenance
     finally:
@@ -147,20 +172,13 @@ def _gpu_site(plan: Plan, search: GpuSearch, table: Sequence[Hardware]) -> Site:
         dtype=dtype,
         ceilings=ceilings_of(hardware, dtype),
         memory_bytes=hardware.memory_bytes,
+        link_bytes_per_s=hardware.link_bytes_per_s,
         idle_power_w=_IDLE_SHARE * hardware.board_power_w,
         load_power_w=hardware.board_power_w,
         provenance=provenance,
         meter=meter,
         why_meter=why,
     )
-
-
-def _refuse_several_ranks(counts: Sequence[int]) -> None:
-    if max(counts) > 1:
-        raise UsageError(
-            f"This plan asks for {max(counts)} GPUs per run, and this version runs a model on one GPU only.\n"
-            "Leave --gpus out or ask for --gpus 1."
-        )
 
 
 def ceilings_of(hardware: Hardware, dtype: str) -> Ceilings:

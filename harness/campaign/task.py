@@ -27,6 +27,7 @@ class Task:
     limit_s: float | None  # after which no trials beyond the fewest are made; None: no time budget
     seed: int
     cpu_threads: int
+    collective_timeout_s: float
     trace_kernels: bool
 
     def to_json(self) -> str:

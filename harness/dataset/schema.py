@@ -22,13 +22,33 @@ from harness.records import (
     Measurement,
     PhaseRow,
     PowerTraceRow,
+    RankTimeRow,
     ReadingRow,
     RunRow,
 )
 
-Row = RunRow | PhaseRow | KernelRow | KernelEnergyRow | GraphRow | ReadingRow | PowerTraceRow | EnvironmentRow
+Row = (
+    RunRow
+    | PhaseRow
+    | KernelRow
+    | KernelEnergyRow
+    | GraphRow
+    | ReadingRow
+    | RankTimeRow
+    | PowerTraceRow
+    | EnvironmentRow
+)
 RowT = TypeVar(
-    "RowT", RunRow, PhaseRow, KernelRow, KernelEnergyRow, GraphRow, ReadingRow, PowerTraceRow, EnvironmentRow
+    "RowT",
+    RunRow,
+    PhaseRow,
+    KernelRow,
+    KernelEnergyRow,
+    GraphRow,
+    ReadingRow,
+    RankTimeRow,
+    PowerTraceRow,
+    EnvironmentRow,
 )
 Scalar = str | int | float | bool | None
 
@@ -45,6 +65,7 @@ class Table(Enum):
     KERNEL_ENERGIES = ("kernel_energies", KernelEnergyRow, "kernel_energies", None)
     GRAPHS = ("graphs", GraphRow, "graphs", "graph_id")
     READINGS = ("readings", ReadingRow, "readings", None)
+    RANK_TIMES = ("rank_times", RankTimeRow, "rank_times", None)
     POWER_TRACES = ("power_traces", PowerTraceRow, "power_traces", None)
     ENVIRONMENTS = ("environments", EnvironmentRow, "environment", "environment_id")
 

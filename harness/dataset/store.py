@@ -47,6 +47,7 @@ class BulkTables:
     kernel_energies: pa.Table | None = None
     graphs: pa.Table | None = None
     readings: pa.Table | None = None
+    rank_times: pa.Table | None = None
     power_traces: pa.Table | None = None
     environments: pa.Table | None = None
 

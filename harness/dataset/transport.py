@@ -21,6 +21,7 @@ from harness.records import (
     Measurement,
     PhaseRow,
     PowerTraceRow,
+    RankTimeRow,
     ReadingRow,
     RunRow,
 )
@@ -85,6 +86,7 @@ def _measurement(fields: Any) -> Measurement:
         kernel_energies=_rows(KernelEnergyRow, tables),
         graphs=_rows(GraphRow, tables),
         readings=_rows(ReadingRow, tables),
+        rank_times=_rows(RankTimeRow, tables),
         power_traces=_rows(PowerTraceRow, tables),
     )
 

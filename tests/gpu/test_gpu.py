@@ -9,8 +9,9 @@ import pytest
 
 from harness.dataset.reading import read_rows
 from harness.hardware import find
+from harness.kernels import KernelKind
 from harness.meters.selection import find_gpus, meters_for
-from harness.records import EnvironmentRow, KernelRow, PhaseRow, Provenance, ReadingRow, RunRow, Status
+from harness.records import EnvironmentRow, KernelRow, PhaseRow, Provenance, RankTimeRow, ReadingRow, RunRow, Status
 
 SEARCH = find_gpus()
 pytestmark = [
@@ -92,6 +93,42 @@ def test_kernels_on_the_gpu_are_traced_with_their_device_time(dataset: Path) -> 
     for phase, row in phases.items():
         device_s = sum(kernel.duration_s or 0 for kernel in kernels if kernel.phase is phase)
         assert 0 < device_s <= (row.duration_s or 0)
+
+
+@pytest.mark.skipif(len(SEARCH.gpus) < 2, reason="needs two GPUs")
+def test_two_gpus_share_a_model_over_nccl_and_both_are_counted(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL))
+    command = [sys.executable, "-m", "harness.run", "--gpus", "2", "--models", str(config), "--random-weights"]
+    command += ["--quality", "quick", "--requests", "4x512x32", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+    (row,) = read_rows(tmp_path / "out", RunRow)
+    kernels = list(read_rows(tmp_path / "out", KernelRow))
+    readings = list(read_rows(tmp_path / "out", ReadingRow))
+    reductions = [kernel for kernel in kernels if kernel.kind is KernelKind.ALL_REDUCE]
+
+    assert (row.status, row.n_gpus, row.tensor_parallel) == (Status.OK, 2, 2), row.status_detail
+    assert {(reading.rank, reading.meter) for reading in readings} == {(0, "nvml:0"), (1, "nvml:1")}
+    assert {kernel.rank for kernel in reductions} == {0, 1}
+    assert all(kernel.link_bytes and kernel.wait_s is not None for kernel in reductions)
+    assert {time.device for time in read_rows(tmp_path / "out", RankTimeRow)} == {"cuda:0", "cuda:1"}
+
+
+@pytest.mark.skipif(len(SEARCH.gpus) < 2, reason="needs two GPUs")
+def test_two_gpus_can_take_turns_with_the_layers_of_a_model(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL))
+    command = [sys.executable, "-m", "harness.run", "--gpus", "2", "--parallelism", "layers", "--models", str(config)]
+    command += ["--random-weights", "--quality", "quick", "--requests", "4x512x8", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+    (row,) = read_rows(tmp_path / "out", RunRow)
+
+    assert (row.n_gpus, row.parallelism, row.tensor_parallel) == (2, "layers", 1)
+    assert {reading.meter for reading in read_rows(tmp_path / "out", ReadingRow)} == {"nvml:0", "nvml:1"}
 
 
 def test_readings_hold_counter_values_clocks_and_temperature(dataset: Path) -> None:

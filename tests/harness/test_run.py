@@ -12,7 +12,7 @@ import pytest
 
 from harness import run
 from harness.dataset.reading import read_rows
-from harness.kernels import Phase
+from harness.kernels import KernelKind, Phase
 from harness.records import (
     EnvironmentRow,
     KernelEnergyRow,
@@ -21,6 +21,7 @@ from harness.records import (
     PhaseRow,
     Provenance,
     Quality,
+    RankTimeRow,
     ReadingRow,
     RunRow,
     Status,
@@ -57,6 +58,17 @@ def dataset(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + done.stdout
     (out / "console.txt").write_text(done.stdout)
+    return out
+
+
+@pytest.fixture(scope="module")
+def on_ranks(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder written by the command itself: one request on two ranks of the CPU."""
+    out = tmp_path_factory.mktemp("campaign") / "out"
+    command = [sys.executable, "-m", "harness.run", "--device", "cpu", "--gpus", "2", "--models", str(config)]
+    command += ["--random-weights", "--quality", "quick", "--requests", "2x24x6", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
     return out
 
 
@@ -188,6 +200,69 @@ def test_the_folder_loads_with_datasets(dataset: Path) -> None:
     assert all(rows)
 
 
+def test_a_run_on_ranks_says_how_many_there_are_and_that_no_gpu_was_used(on_ranks: Path) -> None:
+    (row,) = read_rows(on_ranks, RunRow)
+
+    assert row.status is Status.OK, row.status_detail
+    assert (row.n_gpus, row.nodes, row.parallelism, row.tensor_parallel) == (0, 1, "tensor", 2)
+    assert row.energy_j is not None
+
+
+def test_the_machine_is_metered_once_however_many_ranks_it_has(on_ranks: Path) -> None:
+    readings = list(read_rows(on_ranks, ReadingRow))
+
+    assert {(row.rank, row.meter) for row in readings} == {(0, readings[0].meter)}
+
+
+def test_every_rank_has_its_time_in_every_window(on_ranks: Path) -> None:
+    windows = {(row.part, row.trial) for row in read_rows(on_ranks, ReadingRow) if row.part is not Part.IDLE}
+    times = list(read_rows(on_ranks, RankTimeRow))
+
+    assert {(row.part, row.trial, row.rank) for row in times} == {
+        (*window, rank) for window in windows for rank in (0, 1)
+    }
+    for window in windows:
+        waits_s = [row.wait_s for row in times if (row.part, row.trial) == window]
+        assert min(waits_s) == 0, "the last rank waits for nobody"
+    assert all(row.duration_s > 0 and row.device == "cpu" and row.node == 0 for row in times)
+
+
+def test_every_rank_has_its_all_reduces_with_their_bytes(on_ranks: Path) -> None:
+    kernels = [row for row in read_rows(on_ranks, KernelRow) if row.kind is KernelKind.ALL_REDUCE]
+    of_layers = [row for row in kernels if row.module and ".layers." in row.module]
+    hidden_bytes = 4 * 64 * 2  # float32, hidden size, sequences: one token of each
+
+    for phase, tokens, passes in ((Phase.PREFILL, 24, 1), (Phase.DECODE, 1, 5)):
+        for rank in (0, 1):
+            found = [row for row in of_layers if (row.phase, row.rank) == (phase, rank)]
+            assert {row.module for row in found} == {"model.layers.*.self_attn.o_proj", "model.layers.*.mlp.down_proj"}
+            assert [row.launches for row in found] == [2 * passes] * 2, "one per layer and pass"
+            assert [row.link_bytes for row in found] == [2 * passes * tokens * hidden_bytes] * 2, "2 (N - 1)/N S"
+    for row in kernels:
+        assert row.wait_s is not None
+        assert 0 <= row.wait_s <= (row.duration_s or 0) * (1 + 1e-9)
+
+
+def test_kernels_and_host_gaps_of_all_ranks_fill_each_phase(on_ranks: Path) -> None:
+    spent: dict[Phase | None, float] = defaultdict(float)
+    for row in read_rows(on_ranks, KernelEnergyRow):
+        spent[row.phase] += row.energy_j or math.nan
+    phases = list(read_rows(on_ranks, PhaseRow))
+
+    assert len(phases) == 2
+    for phase in phases:
+        assert phase.host_gap_energy_j is not None
+        assert phase.energy_j == pytest.approx(spent[phase.phase] + phase.host_gap_energy_j, rel=1e-9)
+
+
+def test_matrix_products_of_all_ranks_have_the_flop_of_the_model(on_ranks: Path) -> None:
+    per_token = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128) * 2
+    kernels = [row for row in read_rows(on_ranks, KernelRow) if row.kind is KernelKind.GEMM]
+    in_layers = [row for row in kernels if row.phase is Phase.PREFILL and ".layers." in (row.module or "")]
+
+    assert sum(row.flop or 0 for row in in_layers) == 2 * 24 * per_token
+
+
 def test_a_dry_run_prints_every_run_and_writes_nothing(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--device", "cpu", "--models", str(config), "--random-weights", "--requests", "1x8x4", "3x16x8"]
@@ -207,7 +282,8 @@ def test_a_dry_run_prints_every_run_and_writes_nothing(config: Path, tmp_path: P
         (["--batchsizes", "3"], "--batch-sizes"),
         (["--requests", "0x8x4"], "is out of range"),
         (["--plan", "/no/such/plan.toml"], "cannot be read"),
-        (["--device", "cpu", "--gpus", "1"], "cannot go with device = cpu"),
+        (["--device", "cpu", "--gpus", "2", "--parallelism", "layers"], "splits a model over GPUs"),
+        (["--device", "cpu", "--gpus", "2", "--nodes", "2"], "--rendezvous"),
         (["--requests", ""], "is empty"),
         (["--models", "a" * 3000], "There is no model"),
         (["--models", "~nosuchuser/x"], "~nosuchuser/x"),

@@ -9,16 +9,10 @@ from hypothesis import strategies as st
 
 from harness.campaign.clipping import MEMORY_SHARE, PlannedRun, WantedRun, clip
 from harness.campaign.estimate import Machine, ModelSize, ProtocolCost, memory_bytes
+from harness.campaign.passes import FormulaPasses
 from harness.records import Deployment, Request
 
-SIZE = ModelSize(
-    parameters=1000,
-    active_parameters=1000,
-    weight_bytes=2000,
-    kv_bytes_per_token=10,
-    attention_flop_per_pair=0,
-    activation_bytes_per_token=0,
-)
+SIZE = ModelSize(weight_bytes=2000, kv_bytes_per_token=10)
 MACHINE = Machine(
     peak_flop_per_s=2000.0,  # one token of one sequence takes one second
     peak_bytes_per_s=1e15,
@@ -28,6 +22,19 @@ MACHINE = Machine(
     flop_efficiency=1.0,
 )
 ONCE = ProtocolCost(load_s=0, warmup_s=0, idle_s=0, window_s=0, trials=1)
+
+
+def passes(machine: Machine) -> FormulaPasses:
+    return FormulaPasses(
+        parameters=1000,
+        active_parameters=1000,
+        weight_bytes=2000,
+        kv_bytes_per_token=10,
+        attention_flop_per_pair=0,
+        activation_bytes_per_token=0,
+        launches=1,
+        machine=machine,
+    )
 
 
 def wanted(
@@ -44,6 +51,7 @@ def wanted(
         deployment=Deployment(device="cuda" if n_gpus else "cpu", n_gpus=n_gpus),
         sampling_weight=1.0,
         size=size,
+        passes=passes(machine),
         machine=machine,
         protocol=protocol,
     )
@@ -76,8 +84,10 @@ def test_a_request_is_shortened_to_memory() -> None:
     machine = replace(MACHINE, memory_bytes=10_000)
     (run,) = clip([wanted(batch=4, prompt=1000, output=100, machine=machine)])
     limit = MEMORY_SHARE * 10_000
-    assert memory_bytes(run.request, SIZE) <= limit
-    assert memory_bytes(run.request, SIZE) > limit - 4 * 10 * 3, "no shorter than needed, to a token of each"
+    assert memory_bytes(run.request, SIZE, run.wanted.passes) <= limit
+    assert memory_bytes(run.request, SIZE, run.wanted.passes) > limit - 4 * 10 * 3, (
+        "no shorter than needed, to a token of each"
+    )
     assert "memory" in str(run.clipped)
 
 
@@ -171,7 +181,7 @@ def test_whatever_is_wanted_the_outcome_is_possible_and_no_run_is_there_twice(
     assert len({run.request for run in planned}) == len(planned), "kept and skipped runs have ids of their own"
     for run in kept:
         assert context is None or run.request.context_tokens <= context
-        assert memory_bytes(run.request, size) <= MEMORY_SHARE * memory
+        assert memory_bytes(run.request, size, run.wanted.passes) <= MEMORY_SHARE * memory
         assert 1 <= run.request.prompt_tokens <= run.wanted.request.prompt_tokens
         assert 1 <= run.request.output_tokens <= run.wanted.request.output_tokens
         assert (run.clipped is None) == (run.request == run.wanted.request)

@@ -13,16 +13,10 @@ from harness.campaign.estimate import (
     estimate_run_s,
     memory_bytes,
 )
+from harness.campaign.passes import FormulaPasses
 from harness.records import Request
 
-MODEL = ModelSize(
-    parameters=1000,
-    active_parameters=1000,
-    weight_bytes=2000,
-    kv_bytes_per_token=10,
-    attention_flop_per_pair=4,
-    activation_bytes_per_token=3,
-)
+MODEL = ModelSize(weight_bytes=2000, kv_bytes_per_token=10)
 COMPUTE_BOUND = Machine(
     peak_flop_per_s=1000,
     peak_bytes_per_s=1e12,
@@ -43,12 +37,25 @@ MEMORY_BOUND = Machine(
 )
 
 
+def passes(machine: Machine = COMPUTE_BOUND, active: int = 1000, per_pair: int = 4, kv: int = 10) -> FormulaPasses:
+    return FormulaPasses(
+        parameters=1000,
+        active_parameters=active,
+        weight_bytes=2000,
+        kv_bytes_per_token=kv,
+        attention_flop_per_pair=per_pair,
+        activation_bytes_per_token=3,
+        launches=100,
+        machine=machine,
+    )
+
+
 def request(batch: int = 2, prompt: int = 10, output: int = 4) -> Request:
     return Request(model="m", batch_size=batch, prompt_tokens=prompt, output_tokens=output, dtype="float32")
 
 
 def test_a_compute_bound_request_takes_its_arithmetic_over_the_peak() -> None:
-    found = estimate_request(request(), MODEL, COMPUTE_BOUND)
+    found = estimate_request(request(), MODEL, passes(), COMPUTE_BOUND)
     # prefill: 2 × 10 tokens × 2,000 FLOP and 2 × (1 + … + 10) pairs × 4 FLOP, at 500 FLOP/s
     assert found.prefill_s == pytest.approx((20 * 2000 + 2 * 55 * 4) / 500)
     # decode: three passes of 2 tokens, in contexts of 11, 12 and 13
@@ -58,7 +65,7 @@ def test_a_compute_bound_request_takes_its_arithmetic_over_the_peak() -> None:
 
 
 def test_a_memory_bound_request_takes_its_traffic_over_the_bandwidth() -> None:
-    found = estimate_request(request(), MODEL, MEMORY_BOUND)
+    found = estimate_request(request(), MODEL, passes(MEMORY_BOUND), MEMORY_BOUND)
     assert found.prefill_s == pytest.approx((2000 + 2 * 10 * 10) / 500)
     assert found.decode_s == pytest.approx((3 * 2000 + 2 * (11 + 12 + 13) * 10) / 500)
 
@@ -70,42 +77,35 @@ def test_passes_shorter_than_their_launch_wait_for_the_host_at_idle_power() -> N
         memory_bytes=10**9,
         idle_power_w=10,
         load_power_w=110,
-        host_s_per_pass=0.5,
+        host_s_per_launch=0.005,
     )
-    found = estimate_request(request(output=4), MODEL, slow_host)
+    found = estimate_request(request(output=4), MODEL, passes(slow_host), slow_host)
     assert found.prefill_s == 0.5
     assert found.decode_s == pytest.approx(1.5)
     assert found.energy_j == pytest.approx(10 * 2.0, rel=1e-3)
 
 
 def test_a_single_output_token_is_a_prefill_alone() -> None:
-    assert estimate_request(request(output=1), MODEL, COMPUTE_BOUND).decode_s == 0
+    assert estimate_request(request(output=1), MODEL, passes(), COMPUTE_BOUND).decode_s == 0
 
 
 def test_without_a_cache_every_token_recomputes_the_context() -> None:
-    found = estimate_request(request(output=2), MODEL, COMPUTE_BOUND, kv_cache=False)
+    found = estimate_request(request(output=2), MODEL, passes(), COMPUTE_BOUND, kv_cache=False)
     assert found.decode_s == pytest.approx((2 * 11 * 2000 + 2 * 66 * 4) / 500)
-    assert memory_bytes(request(output=2), MODEL, kv_cache=False) == 2000 + 2 * 11 * 3
+    assert memory_bytes(request(output=2), MODEL, passes(), kv_cache=False) == 2000 + 2 * 11 * 3
 
 
 def test_a_token_reads_the_weights_of_its_own_experts_and_many_tokens_read_them_all() -> None:
-    experts = ModelSize(
-        parameters=1000,
-        active_parameters=100,
-        weight_bytes=2000,
-        kv_bytes_per_token=0,
-        attention_flop_per_pair=0,
-        activation_bytes_per_token=0,
-    )
-    one = estimate_request(request(batch=1, prompt=1, output=1), experts, MEMORY_BOUND).prefill_s
-    many = estimate_request(request(batch=1, prompt=500, output=1), experts, MEMORY_BOUND).prefill_s
+    experts = passes(MEMORY_BOUND, active=100, per_pair=0, kv=0)
+    one = estimate_request(request(batch=1, prompt=1, output=1), MODEL, experts, MEMORY_BOUND).prefill_s
+    many = estimate_request(request(batch=1, prompt=500, output=1), MODEL, experts, MEMORY_BOUND).prefill_s
     assert one == pytest.approx(200 / 500)
     assert many == pytest.approx(2000 / 500)
 
 
 def test_memory_is_weights_and_what_every_sequence_keeps() -> None:
     # contexts end at 10 + 3 tokens: the last token is never fed back
-    assert memory_bytes(request(), MODEL) == 2000 + 2 * (13 * 10 + 10 * 3)
+    assert memory_bytes(request(), MODEL, passes()) == 2000 + 2 * (13 * 10 + 10 * 3)
 
 
 @given(
@@ -129,7 +129,7 @@ def test_decode_is_the_sum_over_its_passes(
     )
     contexts = range(prompt + 1, prompt + output)
     one_by_one = sum(max(batch * (2000 + 4 * c) / flop_per_s, (2000 + batch * c * 10) / bytes_per_s) for c in contexts)
-    found = estimate_request(request(batch, prompt, output), MODEL, machine)
+    found = estimate_request(request(batch, prompt, output), MODEL, passes(machine), machine)
     assert found.decode_s == pytest.approx(one_by_one, rel=0.15)  # the sum is exact unless the roof changes on the way
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.campaign import execution
+from harness.campaign import execution, prepared
 from harness.campaign.jobs import Job
 from harness.campaign.task import Task
 from harness.errors import MeterFailed, OutOfMemory
@@ -83,6 +83,7 @@ def make_task(tmp_path: Path) -> Callable[..., Task]:
             limit_s=None,
             seed=0,
             cpu_threads=0,
+            collective_timeout_s=60.0,
             trace_kernels=True,
         )
         return replace(task, **changes)
@@ -112,7 +113,7 @@ def test_a_trace_that_fails_costs_the_kernels_and_not_the_energies(
     def broken(*_: object, **__: object) -> None:
         raise OutOfMemory("no room for the trace")
 
-    monkeypatch.setattr(execution, "trace", broken)
+    monkeypatch.setattr(prepared, "trace", broken)
     measurement = carry_out(make_task())
 
     assert measurement.run.status is Status.OK

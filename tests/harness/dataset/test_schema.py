@@ -23,6 +23,7 @@ def test_the_tables_are_those_of_the_published_schema() -> None:
         "kernel_energies",
         "graphs",
         "readings",
+        "rank_times",
         "power_traces",
         "environments",
     ]
@@ -46,7 +47,7 @@ def test_types_and_nulls_follow_the_annotations() -> None:
 def test_the_text_beside_a_column_travels_in_the_schema() -> None:
     description = arrow_schema(Table.KERNELS).field("rank").metadata[b"description"]
 
-    assert description.decode() == "0 … n_gpus − 1"
+    assert description.decode() == "0 … ranks − 1"
 
 
 def test_an_enumeration_is_text_with_known_choices() -> None:

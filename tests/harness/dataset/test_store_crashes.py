@@ -163,7 +163,7 @@ def two_runs(example_measurements: Examples) -> tuple[Measurement, ...]:
     """In one environment, with graphs in common, and with few tables, because every step is tried."""
     first, second = (example_measurements(kernels_per_phase=2)[number] for number in (0, 2))
     return tuple(
-        replace(measurement, phases=(), kernel_energies=(), readings=(), power_traces=())
+        replace(measurement, phases=(), kernel_energies=(), readings=(), rank_times=(), power_traces=())
         for measurement in (first, second)
     )
 

@@ -45,6 +45,7 @@ MEASUREMENTS = st.builds(
     kernel_energies=tuples_in(Table.KERNEL_ENERGIES),
     graphs=tuples_in(Table.GRAPHS),
     readings=tuples_in(Table.READINGS),
+    rank_times=tuples_in(Table.RANK_TIMES),
     power_traces=tuples_in(Table.POWER_TRACES),
 )
 JSON = st.recursive(
