@@ -134,7 +134,7 @@ line of code for any of them. Of the others {differs} differ from what is execut
 *Captured* means: the FLOP of matrix products and attention in the graphs of a tiny model of the type (a prefill of
 {batch} × {tokens} tokens, and the decode step after it) are equal to those of executing it on the CPU, where every
 operator either has a formula or is known to multiply no matrices; and counting each kind of layer once gives the same
-as running all layers of the type's default config.
+as running all layers of the type's default config (of the tiny one where the default describes no decoder).
 
 | type | verdict | prefill FLOP | decode FLOP | kernels | attention, experts | remark |
 |---|---|---|---|---|---|---|

@@ -21,7 +21,7 @@ from harness.models.loading import LoadedModel, load
 from harness.models.prompts import prompt_token_ids
 from harness.models.source import DEFAULT_CPU_MODEL, resolve
 from harness.models.steps import Stepper
-from harness.records import Request
+from harness.requests import Request
 
 PAIRS = 15
 PROMPT_TOKENS, PREFILLS, STEPS = 64, 8, 24  # about a second each

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {"run", "doctor", "examination", "graph"}  # examination: the checks behind the doctor
-GROUND = {"streams", "units", "errors", "hardware", "hardware_file", "records", "kernels", ""}
+GROUND = {"streams", "units", "errors", "hardware", "hardware_file", "records", "requests", "kernels", ""}
 FLOORS = {
     "models": 1,
     "meters": 1,

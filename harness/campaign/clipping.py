@@ -25,7 +25,7 @@ from harness.campaign.estimate import (
     estimate_run_s,
     memory_bytes,
 )
-from harness.records import Deployment, Request
+from harness.requests import Deployment, Request
 from harness.units import duration, gibibytes
 
 MEMORY_SHARE = 0.9  # the rest is for the runtime, fragments and what the estimate leaves out

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from harness.records import Request
+from harness.requests import Request
 
 _SEGMENTS = 4  # of a decode, each by Simpson's rule: exact where the cost of a step is cubic in its context
 

@@ -33,7 +33,8 @@ from harness.measuring.windows import SteadyClock, WindowTaker
 from harness.meters.host import cpu_busy_share, host_facts
 from harness.meters.selection import MeterBank, meters_for
 from harness.models.memory import translate_out_of_memory
-from harness.records import Measurement, Part, Provenance, RankTimeRow, Request, Status
+from harness.records import Measurement, Part, Provenance, RankTimeRow, Status
+from harness.requests import Request
 from harness.tracing.ranges import marked
 from harness.tracing.timeline import TracedKernel
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.campaign.plan import Plan
-from harness.records import Deployment, Request
+from harness.requests import Deployment, Request
 
 _RUN_SETTINGS = ("revision", "random_weights", "cpu_threads", "quality", "trace_kernels")
 

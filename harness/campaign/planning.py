@@ -15,7 +15,7 @@ from harness.measuring.protocol import protocol_of
 from harness.models.facts import ModelFacts, model_facts, unquantised_config
 from harness.models.loading import check_attention
 from harness.models.source import ModelSource, default_model, resolve
-from harness.records import Deployment, Request
+from harness.requests import Deployment, Request
 from harness.tracing.capture import GraphCapture
 
 _START_S = 8.0  # start Python, import torch and transformers

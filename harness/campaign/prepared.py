@@ -46,7 +46,7 @@ class Prepared:
             config_sha256=facts.config_sha256,
             quantization=facts.quantization,
             prompts=prompt_kind(self._loaded).value,
-            peak_memory_bytes=peak_memory_bytes(self._loaded.device),
+            peak_memory_bytes=peak_memory_bytes(self._loaded.devices),
         )
 
     def prompt(self, tokens: int) -> torch.Tensor:  # [batch, tokens] int64

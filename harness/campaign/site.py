@@ -16,7 +16,8 @@ from harness.measuring.ceilings import probe_cpu
 from harness.meters.host import host_facts
 from harness.meters.selection import GpuSearch, MeterBank, describe, find_gpus, meters_for
 from harness.models.memory import available_memory_bytes
-from harness.records import Deployment, Provenance
+from harness.records import Provenance
+from harness.requests import Deployment
 
 _IDLE_SHARE = 0.17  # of board power with a context resident, on public A100 and H100 measurements
 _HOST_S_PER_LAUNCH = 1.4e-5  # eager Hugging Face runs need 12 to 17 µs of the host for a kernel

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from harness.records import Part, Request
+from harness.records import Part
+from harness.requests import Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.models.steps import DecodeState, Mark, Stepper
-from harness.records import Part, Request
+from harness.records import Part
+from harness.requests import Request
 from harness.tracing.ranges import marked
 
 _CHUNK_TOKENS = 64  # a cache is filled in passes of at least so many tokens: their activations are small anyway

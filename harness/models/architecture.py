@@ -6,10 +6,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from harness.errors import UnknownModel
-from harness.models.facts import ATTENTIONS
-
-_SUPPORT = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "context_length")
+from harness.models.facts import attentions_of, context_tokens_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +29,4 @@ def architecture(config: Any) -> Architecture:
             "Name a model for text generation, or install what its code asks for."
         ) from error
     model_class = found[0] if isinstance(found, tuple) else found
-    lengths = (getattr(text, key, None) for key in _CONTEXT_KEYS)
-    return Architecture(
-        attentions=tuple(name for name in ATTENTIONS if name == "eager" or getattr(model_class, _SUPPORT[name], False)),
-        context_tokens=next((length for length in lengths if type(length) is int and length > 0), None),
-    )
+    return Architecture(attentions=attentions_of(model_class), context_tokens=context_tokens_of(text))

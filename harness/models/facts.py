@@ -126,12 +126,12 @@ def _facts(model: Any, config: Any, sha256: str, method: dict[str, object]) -> M
         head_dim=_head_dim(text),
         kv_elements_per_token=cache.growth_elements,
         state_elements_per_sequence=cache.state_elements,
-        context_tokens=_first_int(text, _CONTEXT_KEYS),
+        context_tokens=context_tokens_of(text),
         vocabulary_tokens=int(text.vocab_size),
         config_sha256=sha256,
         quantization=str(method.get("quant_method", "unknown")) if method else None,
         quantized_bits=_bits(method),
-        attentions=_attentions(model),
+        attentions=attentions_of(model),
     )
 
 
@@ -143,10 +143,16 @@ def _unusable(source: ModelSource, error: Exception) -> UnknownModel:
     )
 
 
-def _attentions(model: Any) -> tuple[str, ...]:
+def attentions_of(model: Any) -> tuple[str, ...]:
+    """Attention implementations that a model, or its class, has in transformers, the best default first."""
     flash = getattr(model, "_supports_flash_attn", False) or getattr(model, "_supports_flash_attn_2", False)
     offered = {"sdpa": getattr(model, "_supports_sdpa", False), "eager": True, "flash_attention_2": flash}
     return tuple(name for name in ATTENTIONS if offered[name])
+
+
+def context_tokens_of(text: Any) -> int | None:
+    """Longest context by a model's text config; None where it says nothing."""
+    return _first_int(text, _CONTEXT_KEYS)
 
 
 def _count(module: torch.nn.Module) -> int:

@@ -1,6 +1,6 @@
 """Memory of the device: how much is free, how much was used, and running out of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,10 +50,10 @@ def _control_group_bytes(name: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def peak_memory_bytes(device: torch.device) -> int | None:
-    """Most memory used so far: of torch's allocator on a GPU, of this process on the CPU; None if not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+def peak_memory_bytes(devices: Sequence[torch.device]) -> int | None:
+    """Most memory used so far: of torch's allocator over the GPUs, of this process on the CPU; None if not known."""
+    if devices[0].type == "cuda":
+        return sum(int(torch.cuda.max_memory_allocated(device)) for device in devices)
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

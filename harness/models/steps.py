@@ -47,7 +47,7 @@ class Stepper:
 
     def __init__(self, loaded: LoadedModel, *, kv_cache: bool = True) -> None:
         self._model = loaded.model
-        self._device = loaded.device
+        self._devices = loaded.devices
         self._cache_argument = cache_argument(loaded.model) if kv_cache else None
         if kv_cache and self._cache_argument is None:
             raise _no_cache(loaded.source.name)
@@ -130,9 +130,10 @@ class Stepper:
         state.tokens = mark.tokens
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that was asked of it."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        """Wait until every device of the model has done all that was asked of it."""
+        for device in self._devices:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
 
 
 def _no_cache(name: str) -> UsageError:

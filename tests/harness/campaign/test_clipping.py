@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.campaign.clipping import MEMORY_SHARE, PlannedRun, WantedRun, clip
 from harness.campaign.estimate import Machine, ModelSize, ProtocolCost, memory_bytes
 from harness.campaign.passes import FormulaPasses
-from harness.records import Deployment, Request
+from harness.requests import Deployment, Request
 
 SIZE = ModelSize(weight_bytes=2000, kv_bytes_per_token=10)
 MACHINE = Machine(

@@ -14,7 +14,7 @@ from harness.campaign.estimate import (
     memory_bytes,
 )
 from harness.campaign.passes import FormulaPasses
-from harness.records import Request
+from harness.requests import Request
 
 MODEL = ModelSize(weight_bytes=2000, kv_bytes_per_token=10)
 COMPUTE_BOUND = Machine(

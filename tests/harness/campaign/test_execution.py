@@ -20,7 +20,8 @@ from harness.meters.base import Conditions, MonotonicClock
 from harness.meters.replay import Profile, ReplayMeter
 from harness.meters.selection import MeterBank
 from harness.models.source import resolve
-from harness.records import Deployment, KernelRow, Measurement, Part, Provenance, Quality, Request, Status
+from harness.records import KernelRow, Measurement, Part, Provenance, Quality, Status
+from harness.requests import Deployment, Request
 
 POWER_W = 50.0
 SHORT = replace(QUICK, window_s=0.05, idle_s=0.05, window_steps=2)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from harness.campaign.jobs import Job, run_id_of
 from harness.campaign.plan import Plan
-from harness.records import Deployment, Quality, Request
+from harness.records import Quality
+from harness.requests import Deployment, Request
 
 REQUEST = Request(model="m", batch_size=2, prompt_tokens=64, output_tokens=16, dtype="float32")
 CPU = Deployment(device="cpu", n_gpus=0)

@@ -15,7 +15,8 @@ from harness.measuring.results import IdleFloor, PartResult, SessionResult, Take
 from harness.measuring.statistics import Mean
 from harness.measuring.windows import Window
 from harness.meters.base import Conditions
-from harness.records import Deployment, Part, Provenance
+from harness.records import Part, Provenance
+from harness.requests import Deployment
 from harness.tracing.timeline import TracedKernel
 
 GEMM = TracedKernel(

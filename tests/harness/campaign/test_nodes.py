@@ -21,7 +21,8 @@ from harness.campaign.task import Task
 from harness.dataset.reading import read_rows
 from harness.errors import UsageError
 from harness.models.source import resolve
-from harness.records import Deployment, Measurement, Part, RankTimeRow, ReadingRow, RunRow, Status
+from harness.records import Measurement, Part, RankTimeRow, ReadingRow, RunRow, Status
+from harness.requests import Deployment
 
 Look = Callable[[], Surroundings]
 

@@ -16,7 +16,8 @@ from harness.campaign.jobs import Job
 from harness.campaign.plan import Plan
 from harness.campaign.queue import QUEUE_FILE, Counts, RunQueue, State
 from harness.errors import CannotWrite, FolderBusy, NewerSchema, OtherCampaign
-from harness.records import Deployment, Request, Status
+from harness.records import Status
+from harness.requests import Deployment, Request
 
 CPU = Deployment(device="cpu", n_gpus=0)
 

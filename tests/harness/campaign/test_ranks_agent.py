@@ -19,7 +19,8 @@ from harness.campaign.launchers import LocalLauncher
 from harness.campaign.plan import Plan
 from harness.campaign.task import Task
 from harness.errors import CannotMeasure, RunError
-from harness.records import Deployment, Status
+from harness.records import Status
+from harness.requests import Deployment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes as on Linux")
 

@@ -12,7 +12,8 @@ import pytest
 
 from harness.campaign.plan import Plan
 from harness.campaign.site import Site, find_site
-from harness.records import Deployment, Provenance
+from harness.records import Provenance
+from harness.requests import Deployment
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = {

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from harness.measuring.parts import DecodeWork, PrefillWork, RequestWork, decode_contexts
 from harness.models.steps import DecodeState, Stepper
-from harness.records import Part, Request
+from harness.records import Part
+from harness.requests import Request
 
 REQUEST = Request(model="a", batch_size=2, prompt_tokens=100, output_tokens=31, dtype="float32")
 

@@ -298,9 +298,9 @@ def fork_ranks(folder: Path) -> int:
     processes = [forked.Process(target=be_ranks, args=(folder, number)) for number in range(_PROCESSES)]
     for process in processes:
         process.start()
-    while any(process.is_alive() for process in processes):
-        connection.wait([process.sentinel for process in processes if process.is_alive()])
-        if any(process.exitcode for process in processes if not process.is_alive()):
+    while alive := [process.sentinel for process in processes if process.is_alive()]:
+        connection.wait(alive)
+        if any(process.exitcode for process in processes):
             for process in processes:  # the others wait for the one that failed
                 process.kill()
     return max(abs(process.exitcode or 0) for process in processes)

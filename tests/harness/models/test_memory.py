@@ -40,9 +40,9 @@ def test_other_errors_pass_unchanged() -> None:
 
 def test_the_peak_of_a_process_does_not_fall_when_memory_is_freed() -> None:
     block = torch.ones(64 * 1024**2, dtype=torch.uint8)
-    with_block = peak_memory_bytes(CPU)
+    with_block = peak_memory_bytes([CPU])
     del block
-    after = peak_memory_bytes(CPU)
+    after = peak_memory_bytes([CPU])
     assert with_block is not None
     assert after is not None
     # The kernel counts per thread and adds up now and then, so two reads may differ a little.

@@ -18,7 +18,7 @@ LISTENER = ROOT / "tests" / "native" / "nvtx_listener.c"
 CHILD = """
 from types import SimpleNamespace
 from harness.measuring.parts import RequestWork
-from harness.records import Request
+from harness.requests import Request
 from harness.tracing.ranges import marked
 
 class Stepper:
