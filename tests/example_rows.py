@@ -26,6 +26,7 @@ from harness.records import (
     Status,
     Weights,
 )
+from harness.tracing.graph import Edge, GraphKernel, edges_json, kernels_json
 
 RowT = TypeVar("RowT", RunRow, EnvironmentRow, PhaseRow, PowerTraceRow, ReadingRow)
 
@@ -35,7 +36,7 @@ MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # Columns that are the same in every example; those that are in none are null.
 SAME_RUN = json.loads("""{
     "source": "joulegraph 0.1.0", "model_revision": "7e27bd9", "dtype": "float32", "runtime": "hf", "attention": "sdpa",
-    "kv_cache": true, "cuda_graphs": false, "parallelism": "none", "tensor_parallel": 1,
+    "kv_cache": true, "cuda_graphs": false, "nodes": 1, "parallelism": "none", "tensor_parallel": 1,
     "configuration": "{\\"quality\\":\\"quick\\"}"
 }""")
 SAME_ENVIRONMENT = json.loads("""{
@@ -146,6 +147,7 @@ def example_kernels(run: RunRow, phase: Phase, count: int, machine: ExampleMachi
     prefill = phase is Phase.PREFILL
     tokens, steps = (run.prompt_tokens, 1) if prefill else (1, run.output_tokens - 1)
     rows: list[KernelRow] = []
+    places = iter(range(count))
     for number in range(count):
         kind, op, module = EXAMPLES_OF_KINDS[number % len(EXAMPLES_OF_KINDS)]
         flop = (number + 1) * 2 * 30 * 576 * 1536 * run.batch_size * tokens * steps
@@ -167,6 +169,7 @@ def example_kernels(run: RunRow, phase: Phase, count: int, machine: ExampleMachi
             link_bytes=0 if run.n_gpus else None,
             duration_s=duration_s,
             traced_duration_s=duration_s * 1.4,
+            graph_kernel=None if kind is KernelKind.COPY else next(places),
         )
         rows.append(row)
     return tuple(rows)
@@ -233,7 +236,7 @@ def example_phase(
         PhaseRow,
         run_id=run.run_id,
         phase=phase,
-        graph_id=content_hash("graph", MODEL, phase, len(kernels)),
+        graph_id=example_graph_id(run, phase, kernels),
         energy_j=energy_j,
         energy_ci95_j=energy_ci95_j,
         idle_energy_j=machine.idle_power_w * duration_s,
@@ -291,14 +294,42 @@ def residual_j(
     return (run.energy_j or 0.0) - idle_j - sum(replayed) - gaps_j * (1 - machine.idle_power_w / machine.load_power_w)
 
 
-def example_graph(phase: Phase, kernels: tuple[KernelRow, ...]) -> GraphRow:
-    described = [{"kind": kernel.kind, "op": kernel.op, "module": kernel.module} for kernel in kernels]
+def example_graph_id(run: RunRow, phase: Phase, kernels: tuple[KernelRow, ...]) -> str:
+    return content_hash("graph", MODEL, phase, run.tensor_parallel, [kernel.op for kernel in kernels])
+
+
+def example_graph(run: RunRow, phase: Phase, kernels: tuple[KernelRow, ...]) -> GraphRow:
+    """A chain of those kernels that have a place in the graph; it is one graph for requests of all sizes."""
+    tokens = 1 if phase is Phase.DECODE else 64
+    described = [
+        GraphKernel(
+            kind=kernel.kind,
+            op=kernel.op,
+            module=kernel.module,
+            dtype=kernel.dtype,
+            shape=example_shape(kernel.kind, tokens, 64, 2),
+            launches=30,
+            flop=30 * 2 * 2 * tokens * 576 * 1536,
+            read_bytes=30 * 4 * 576 * 1536,
+            write_bytes=30 * 4 * 2 * tokens * 1536,
+            weight_bytes=0,
+            link_bytes=30 * 4 * 2 * tokens * 576 if kernel.link_bytes else 0,
+        )
+        for kernel in kernels
+        if kernel.graph_kernel is not None
+    ]
     return GraphRow(
-        graph_id=content_hash("graph", MODEL, phase, len(kernels)),
+        graph_id=example_graph_id(run, phase, kernels),
         model=MODEL,
         phase=phase,
-        kernels=json.dumps(described, separators=(",", ":")),
-        edges=json.dumps([[number, number + 1] for number in range(len(kernels) - 1)], separators=(",", ":")),
+        batch_size=2,
+        query_tokens=tokens,
+        context_tokens=64,
+        dtype="float32",
+        attention="sdpa",
+        tensor_parallel=run.tensor_parallel,
+        kernels=kernels_json(described),
+        edges=edges_json(Edge(source=number, target=number + 1) for number in range(len(described) - 1)),
     )
 
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from harness.kernels import Phase
 from harness.records import Measurement, Part, RunRow, Status
+from tests.example_ranks import example_rank_times, with_collectives
 from tests.example_rows import (
     FAILURES,
     TRIALS,
     ExampleMachine,
+    content_hash,
     example_graph,
     example_kernel_energies,
     example_kernels,
@@ -34,15 +36,20 @@ def measured_phase(
 ) -> Measurement:
     """What one phase adds to the measurement of its run."""
     kernels = example_kernels(run, phase, kernel_count, machine)
+    if run.tensor_parallel > 1:
+        kernels = with_collectives(run, phase, kernels, rank=0)
     duration_s = 1.15 * sum(kernel.duration_s or 0.0 for kernel in kernels) or 0.5
     readings = example_readings(run, Part(phase.value), machine.load_power_w, duration_s, draw, machine)
     row = example_phase(run, phase, kernels, readings, machine)
+    others = range(1, run.tensor_parallel)
+    of_others = [with_collectives(run, phase, kernels[:kernel_count], rank=rank) for rank in others]
+    of_all = (*kernels, *(kernel for found in of_others for kernel in found))
     return Measurement(
         run=run,
         phases=(row,),
-        kernels=kernels,
-        kernel_energies=example_kernel_energies(row, kernels, draw, machine),
-        graphs=(example_graph(phase, kernels),),
+        kernels=of_all,
+        kernel_energies=example_kernel_energies(row, of_all, draw, machine),
+        graphs=(example_graph(run, phase, kernels),),
         readings=readings,
     )
 
@@ -59,6 +66,8 @@ def finished_measurement(run: RunRow, kernels_per_phase: int, seed: int, machine
     energy_j, energy_ci95_j = mean_and_ci95_j(windows)
     run = replace(run, energy_j=energy_j, energy_ci95_j=energy_ci95_j, duration_s=duration_s, trials=TRIALS)
     run = replace(run, idle_power_w=machine.idle_power_w, method=machine.method, peak_memory_bytes=3 * 1024**3)
+    phase_windows = tuple(row for part in parts for row in part.readings)
+    several = run.tensor_parallel > 1
     left_j = residual_j(run, phases, energies, machine)
     return Measurement(
         run=replace(run, residual_j=left_j, residual_ci95_j=None if left_j is None else 0.03 * energy_j),
@@ -67,9 +76,21 @@ def finished_measurement(run: RunRow, kernels_per_phase: int, seed: int, machine
         kernels=tuple(row for part in parts for row in part.kernels),
         kernel_energies=energies,
         graphs=tuple(row for part in parts for row in part.graphs),
-        readings=(*idle, *(row for part in parts for row in part.readings), *windows),
+        readings=(*idle, *phase_windows, *windows),
+        rank_times=example_rank_times(run, (*phase_windows, *windows)) if several or run.n_gpus else (),
         power_traces=example_power_trace(run, machine.load_power_w) if run.n_gpus else (),
     )
+
+
+def tensor_parallel_measurement(
+    ranks: int, *, nodes: int = 1, kernels_per_phase: int = 12, seed: int = 0
+) -> Measurement:
+    """The first request of the examples on the CPU, computed by several ranks together."""
+    machine = example_machine(cuda=False)
+    run = example_run(0, seed, machine)
+    run = replace(run, run_id=content_hash("run", seed, ranks, nodes), parallelism="tensor")
+    run = replace(run, tensor_parallel=ranks, nodes=nodes)
+    return finished_measurement(run, kernels_per_phase, seed, machine)
 
 
 def make_measurements(

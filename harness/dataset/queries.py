@@ -7,8 +7,8 @@ COMPLETE_SUM = "CREATE MACRO complete_sum(x) AS CASE WHEN count(x) = count(*) TH
 SUPERSEDED_RUNS = "SELECT count(*) FROM runs WHERE superseded_by IS NOT NULL"
 
 SETUP_COLUMNS = (
-    "provenance, quality, gpu, n_gpus, parallelism, model, weights, dtype, quantization, runtime, attention, "
-    "kv_cache, cuda_graphs"
+    "provenance, quality, gpu, n_gpus, parallelism, tensor_parallel, nodes, model, weights, dtype, quantization, "
+    "runtime, attention, kv_cache, cuda_graphs"
 )
 
 CURRENT_RUNS = f"""

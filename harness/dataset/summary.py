@@ -15,15 +15,25 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import duckdb
 
-from harness.dataset import queries
+from harness.dataset import graph_queries, queries, rank_queries
 from harness.dataset.files import check_file
+from harness.dataset.graph_summary import GraphSummary, UnmatchedKernel
+from harness.dataset.rank_summary import CollectiveSummary, CommunicationSummary, RankSummary
 from harness.dataset.reading import open_dataset
 from harness.dataset.schema import Table, arrow_schema
 from harness.errors import CorruptFile
 from harness.kernels import KernelKind, Phase
 from harness.records import EnvironmentRow, Part, PhaseRow, Provenance, Quality, RunRow, Status, Weights
 
-TABLES = (Table.RUNS, Table.PHASES, Table.KERNELS, Table.KERNEL_ENERGIES, Table.READINGS, Table.ENVIRONMENTS)
+TABLES = (
+    Table.RUNS,
+    Table.PHASES,
+    Table.KERNELS,
+    Table.KERNEL_ENERGIES,
+    Table.READINGS,
+    Table.RANK_TIMES,
+    Table.ENVIRONMENTS,
+)
 KERNEL_ROWS_AT_ONCE = 2_000_000  # 10 million rows take 0.4 GiB this way, and 2 GiB all at once
 MEMORY_LIMIT = "600MB"
 MAX_THREADS = 4  # every thread buffers columns of its own
@@ -41,6 +51,8 @@ class Setup:
     gpu: str
     n_gpus: int
     parallelism: str
+    tensor_parallel: int
+    nodes: int
     model: str
     weights: Weights | None
     dtype: str
@@ -173,6 +185,11 @@ class Summary:
     kernels: tuple[KernelSummary, ...]
     windows: tuple[WindowSummary, ...]
     parts: tuple[PartSummary, ...]
+    ranks: tuple[RankSummary, ...]  # of runs across several
+    collectives: tuple[CollectiveSummary, ...]
+    communication: tuple[CommunicationSummary, ...]
+    graphs: tuple[GraphSummary, ...]
+    unmatched: tuple[UnmatchedKernel, ...]  # of a setup and phase, the most time first
     window_totals: tuple[WindowTotal, ...]
     status_counts: tuple[StatusCount, ...]
     environments: tuple[EnvironmentRow, ...]
@@ -189,6 +206,8 @@ def summarise(folder: Path) -> Summary:
     with _opened(folder) as connection:
         connection.execute(queries.CURRENT_RUNS)
         connection.execute(queries.CREATE_WINDOWS)
+        connection.execute(rank_queries.CREATE_COLLECTIVES)
+        connection.execute(graph_queries.CREATE_GRAPH_SHARES)
         _add_up_kernels(connection)
         return Summary(
             setups=_records(connection, queries.SETUPS, Setup),
@@ -198,6 +217,11 @@ def summarise(folder: Path) -> Summary:
             kernels=_records(connection, queries.KERNELS, KernelSummary),
             windows=_records(connection, queries.WINDOWS, WindowSummary),
             parts=_records(connection, queries.PARTS, PartSummary),
+            ranks=_records(connection, rank_queries.RANKS, RankSummary),
+            collectives=_records(connection, rank_queries.COLLECTIVES, CollectiveSummary),
+            communication=_records(connection, rank_queries.COMMUNICATION, CommunicationSummary),
+            graphs=_records(connection, graph_queries.GRAPH_SHARES, GraphSummary),
+            unmatched=_records(connection, graph_queries.UNMATCHED, UnmatchedKernel),
             window_totals=_records(connection, queries.WINDOW_TOTALS, WindowTotal),
             status_counts=_records(connection, queries.STATUS_COUNTS, StatusCount),
             environments=_records(connection, queries.ENVIRONMENTS, EnvironmentRow),
@@ -214,6 +238,7 @@ def _opened(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             with duckdb.connect(config=_settings(spill_folder)) as connection:
                 connection.execute(queries.COMPLETE_SUM)
+                connection.execute(rank_queries.COMPLETE_MEAN)
                 for table in TABLES:
                     _create_view(connection, table, dataset.paths(table))
                 yield connection

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from harness.dataset.summary import KernelSummary, KindSummary, PhaseSummary, RunSummary
 from harness.kernels import KernelKind, Phase
@@ -11,6 +12,8 @@ from harness.report.phases import PHASE_NAMES
 from harness.report.plot import Axis, Bars, Figure, Mark, stacked_bars
 from harness.report.setups import LegendEntry, Scene
 from harness.report.text import count, percent, plain, plural, quantity, short, time_span, with_interval
+
+Bar = TypeVar("Bar")
 
 MAX_BARS = 40
 TOP_KERNELS = 10
@@ -109,7 +112,7 @@ def _setup_group(scene: Scene, setup: int, bars: list[_Bar]) -> Group:
     figures, tables, notes = [], [], []
     for phase in Phase:
         of_phase = [bar for bar in bars if bar.phase.row.phase is phase]
-        shown = _spread_out(sorted(of_phase, key=lambda bar: bar.phase.row.energy_j or 0.0, reverse=True))
+        shown = spread_out(sorted(of_phase, key=lambda bar: bar.phase.row.energy_j or 0.0, reverse=True))
         if shown:
             figures.append(_figure(scene, setup, phase, shown))
         if len(shown) < len(of_phase):
@@ -126,7 +129,8 @@ def _setup_group(scene: Scene, setup: int, bars: list[_Bar]) -> Group:
     )
 
 
-def _spread_out(bars: list[_Bar]) -> list[_Bar]:
+def spread_out(bars: Sequence[Bar]) -> Sequence[Bar]:
+    """Of many bars some that are evenly apart, the first and the last among them."""
     if len(bars) <= MAX_BARS:
         return bars
     return [bars[round(i * (len(bars) - 1) / (MAX_BARS - 1))] for i in range(MAX_BARS)]
@@ -136,7 +140,7 @@ def _all_marks() -> tuple[tuple[str, Mark], ...]:
     return (*((kind.value, mark) for kind, mark in _MARKS.items()), (_GAP, _GAP_MARK), (_REST, _REST_MARK))
 
 
-def _figure(scene: Scene, setup: int, phase: Phase, bars: list[_Bar]) -> Figure:
+def _figure(scene: Scene, setup: int, phase: Phase, bars: Sequence[_Bar]) -> Figure:
     pieces = [_bars_of(scene, name, mark, bars) for name, mark in _all_marks()]
     return stacked_bars(
         name=f"kernels-{setup}-{phase.value}",
@@ -151,7 +155,7 @@ def _figure(scene: Scene, setup: int, phase: Phase, bars: list[_Bar]) -> Figure:
     )
 
 
-def _bars_of(scene: Scene, name: str, mark: Mark, bars: list[_Bar]) -> Bars:
+def _bars_of(scene: Scene, name: str, mark: Mark, bars: Sequence[_Bar]) -> Bars:
     found = [(bar, piece) for bar in bars for piece in bar.pieces if piece.name == name]
     return Bars(
         series=name,

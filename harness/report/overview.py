@@ -13,6 +13,7 @@ from harness.report.text import (
     memory,
     model_name,
     moment,
+    parallel_name,
     percent,
     plain,
     plural,
@@ -98,10 +99,25 @@ def subtitle(summary: Summary) -> str:
     parts = (
         f"{' and '.join(weights)} weights" if weights else "",
         short(", ".join(dtypes)),
+        _ranks(summary),
         plural(len(summary.runs), "run"),
         when,
     )
     return " · ".join(part for part in parts if part)
+
+
+def _ranks(summary: Summary) -> str:
+    """How many ranks computed together, and on how many machines; nothing where each run had one of either."""
+    ranks = sorted({setup.tensor_parallel for setup in summary.setups})
+    nodes = sorted({setup.nodes for setup in summary.setups})
+    found = [(ranks, "rank"), (nodes, "node")]
+    told = [f"{_listed(counts)} {noun}s" for counts, noun in found if counts and counts[-1] > 1]
+    return " on ".join(told)
+
+
+def _listed(numbers: list[int]) -> str:
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def banners(summary: Summary) -> tuple[Banner, ...]:
@@ -255,9 +271,8 @@ def _runtime(setup: Setup) -> str:
         parts.append("no KV cache")
     if setup.cuda_graphs:
         parts.append("CUDA graphs")
-    if setup.parallelism != "none":
-        parts.append(plain(setup.parallelism))
-    return ", ".join(parts)
+    parts.append(parallel_name(setup.parallelism, setup.tensor_parallel, setup.nodes))
+    return ", ".join(part for part in parts if part)
 
 
 def _environment_table(environments: tuple[EnvironmentRow, ...]) -> Table:

@@ -18,9 +18,11 @@ from harness.dataset.schema import Table
 from harness.dataset.summary import Summary, summarise
 from harness.errors import CannotWrite
 from harness.report import overview, repeats, requests
-from harness.report.blocks import FileLink, Page
+from harness.report.blocks import FileLink, Page, Section
 from harness.report.breakdown import kernel_section
+from harness.report.kernel_graphs import graph_section
 from harness.report.phases import phase_section, token_section
+from harness.report.ranks import rank_section
 from harness.report.setups import Scene
 from harness.report.text import plural
 
@@ -58,22 +60,26 @@ def build_page(summary: Summary, links: tuple[FileLink, ...]) -> Page:
         subtitle=overview.subtitle(summary),
         banners=overview.banners(summary),
         tiles=overview.tiles(summary),
-        sections=(
-            overview.setup_section(scene),
-            phase_section(scene),
-            token_section(scene),
-            kernel_section(scene),
-            repeats.agreement_section(scene),
-            repeats.repeat_section(scene),
-            requests.request_section(scene),
-            requests.failure_section(scene),
-            requests.run_section(scene),
-            overview.environment_section(summary),
-        ),
+        sections=tuple(_sections(scene)),
         methods=overview.METHODS,
         files=links,
         footer=f"joulegraph {__version__}",
     )
+
+
+def _sections(scene: Scene) -> Iterator[Section]:
+    """In the order of the page; those about ranks and graphs only where there are any."""
+    yield overview.setup_section(scene)
+    yield phase_section(scene)
+    yield token_section(scene)
+    yield kernel_section(scene)
+    yield from filter(None, (rank_section(scene), graph_section(scene)))
+    yield repeats.agreement_section(scene)
+    yield repeats.repeat_section(scene)
+    yield requests.request_section(scene)
+    yield requests.failure_section(scene)
+    yield requests.run_section(scene)
+    yield overview.environment_section(scene.summary)
 
 
 def render(page: Page) -> str:

@@ -161,12 +161,14 @@ def _run_cell(scene: Scene, run: RunSummary) -> Cell:
 
 
 def _run_table(scene: Scene) -> Table:
+    spread_out = _spread_columns(scene)
     return Table(
         caption="All runs, in the order of their start",
         columns=(
             Column(title="#", number=True),
             Column(title="status"),
             Column(title="series", note="provenance and device, as in the charts; details under What ran where"),
+            *spread_out,
             Column(title="batch", number=True),
             Column(title="prompt", number=True, note="tokens of each sequence"),
             Column(title="output", number=True, note="tokens of each sequence"),
@@ -179,17 +181,28 @@ def _run_table(scene: Scene) -> Table:
             Column(title="started (UTC)"),
             Column(title="run id"),
         ),
-        rows=tuple(_run_row(scene, run) for run in scene.summary.runs),
+        rows=tuple(_run_row(scene, run, len(spread_out)) for run in scene.summary.runs),
     )
 
 
-def _run_row(scene: Scene, run: RunSummary) -> tuple[Cell, ...]:
+def _spread_columns(scene: Scene) -> tuple[Column, ...]:
+    """Ranks, and machines beside them, where some run had several."""
+    if any(setup.nodes > 1 for setup in scene.summary.setups):
+        return Column(title="ranks", number=True), Column(title="nodes", number=True, note="machines")
+    if any(setup.tensor_parallel > 1 for setup in scene.summary.setups):
+        return (Column(title="ranks", number=True),)
+    return ()
+
+
+def _run_row(scene: Scene, run: RunSummary, spread_columns: int) -> tuple[Cell, ...]:
     row = run.run
+    spread_out = [Cell(text=count(number), key=number) for number in (row.tensor_parallel, row.nodes)]
     per_token_j = run.energy_per_output_token_j
     return (
         Cell(text=str(run.number), key=run.number),
         Cell(text=_STATUS_NAMES[row.status] + ("*" if row.status_detail else ""), note=plain(row.status_detail)),
         Cell(text=scene.names[run.setup], note=f"{plain(row.model)}; {plain(row.method)}; {plain(row.source)}"),
+        *spread_out[:spread_columns],
         Cell(text=count(row.batch_size), key=row.batch_size),
         Cell(text=count(row.prompt_tokens), key=row.prompt_tokens, note=plain(row.clipped)),
         Cell(text=count(row.output_tokens), key=row.output_tokens, note=plain(row.clipped)),

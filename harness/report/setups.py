@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.dataset.summary import RunSummary, Setup, Summary
 from harness.records import Provenance
 from harness.report.plot import Mark
-from harness.report.text import device_name, model_name, plain, request_name
+from harness.report.text import device_name, model_name, parallel_name, plain, request_name
 
 # Okabe and Ito's palette, made for all kinds of colour vision, less its yellow (unreadable on white) and black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195")
@@ -84,7 +84,7 @@ def _mark(index: int, setup: Setup) -> Mark:
 
 
 def _names(setups: tuple[Setup, ...]) -> dict[int, str]:
-    """Provenance and device always; of the rest only what tells the setups apart."""
+    """Provenance, device and how a model is spread out always; of the rest only what tells the setups apart."""
     described = [_description(setup) for setup in setups]
     differing = [len(set(column)) > 1 for column in zip(*described, strict=True)]
     return {
@@ -92,6 +92,7 @@ def _names(setups: tuple[Setup, ...]) -> dict[int, str]:
             [
                 setup.provenance.value,
                 device_name(setup.gpu, setup.n_gpus),
+                *filter(None, (parallel_name(setup.parallelism, setup.tensor_parallel, setup.nodes),)),
                 *(part for part, differs in zip(parts, differing, strict=True) if differs and part),
             ]
         )
@@ -109,6 +110,5 @@ def _description(setup: Setup) -> tuple[str, ...]:
         plain(setup.attention),
         "KV cache" if setup.kv_cache else "no KV cache",
         "CUDA graphs" if setup.cuda_graphs else "no CUDA graphs",
-        "" if setup.parallelism == "none" else plain(setup.parallelism),
         setup.quality.value,
     )

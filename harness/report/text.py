@@ -138,6 +138,18 @@ def device_name(gpu: str, n_gpus: int) -> str:
     return f"{n_gpus} × {name}" if n_gpus > 1 else name
 
 
+def parallel_name(parallelism: str, tensor_parallel: int, nodes: int) -> str:
+    """How a model is spread out; nothing for a model on one device.
+
+    >>> parallel_name("tensor", 3, 1), parallel_name("tensor", 16, 2), parallel_name("none", 1, 1)
+    ('tensor parallel, 3 ranks', 'tensor parallel, 16 ranks on 2 nodes', '')
+    """
+    where = f"on {plural(nodes, 'node')}" if nodes > 1 else ""
+    if tensor_parallel > 1:
+        return f"tensor parallel, {plural(tensor_parallel, 'rank')} {where}".rstrip()
+    return " ".join(part for part in ("" if parallelism == "none" else plain(parallelism), where) if part)
+
+
 def request_name(run: RunRow) -> str:
     """What was asked, in short: batch × prompt → output tokens."""
     return f"{run.batch_size} × {run.prompt_tokens} → {run.output_tokens}"

@@ -103,7 +103,8 @@ class GraphCapture:
                 options |= self._filled_cache(batch_size, tokens, options, recorder)
             prompt = torch.zeros((batch_size, query_tokens), dtype=torch.int64)  # [batch, query_tokens]
             with recorder.recording(tokens=batch_size * query_tokens):
-                model(prompt, **options)
+                logits = model(prompt, **options).logits[:, -1]  # [batch, vocabulary]
+                logits.argmax(dim=-1, keepdim=True)  # the next token, as a step chooses it
         recording = recorder.result()
         graph = KernelGraph(
             model=self._name,

@@ -8,6 +8,7 @@ import pytest
 
 from harness.dataset.store import DatasetStore
 from harness.records import Measurement, Status
+from tests.examples import tensor_parallel_measurement
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>{{7*7}}%{x}"
 DatasetOf = Callable[..., Path]
@@ -28,6 +29,7 @@ def hostile(measurement: Measurement) -> Measurement:
         environment=environment,
         phases=tuple(replace(row, method=HOSTILE) for row in measurement.phases),
         kernels=tuple(replace(row, op=HOSTILE, module=HOSTILE) for row in measurement.kernels),
+        rank_times=tuple(replace(row, device=HOSTILE) for row in measurement.rank_times),
         readings=tuple(
             replace(row, meter=HOSTILE, rejected=HOSTILE if row.trial == 1 else None) for row in measurement.readings
         ),
@@ -57,7 +59,14 @@ def mixed(dataset_of: DatasetOf, example_measurements: Callable[..., tuple[Measu
 @pytest.fixture(scope="session")
 def hostile_dataset(dataset_of: DatasetOf, example_measurements: Callable[..., tuple[Measurement, ...]]) -> Path:
     """Markup in every text."""
-    return dataset_of(*map(hostile, example_measurements(n_runs=6)))
+    return dataset_of(*map(hostile, (*example_measurements(n_runs=6), tensor_parallel_measurement(2))))
+
+
+@pytest.fixture(scope="session")
+def parallel(dataset_of: DatasetOf, example_measurements: Callable[..., tuple[Measurement, ...]]) -> Path:
+    """The same request on one rank, on three, and on four that are spread over two machines."""
+    one = example_measurements(n_runs=1)
+    return dataset_of(*one, tensor_parallel_measurement(3), tensor_parallel_measurement(4, nodes=2))
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,15 @@ def test_markup_in_the_data_is_neither_run_nor_rendered(hostile_dataset: Path, t
     assert f'data-charts="{len(found.charts)}"' in found.dom
 
 
+def test_a_page_about_several_ranks_is_drawn_and_silent(parallel: Path, tmp_path: Path) -> None:
+    found = visit(write_report(parallel, tmp_path / "report.html"), tmp_path, width_px=500)
+
+    assert 'id="ranks"' in found.dom
+    assert f'data-charts="{len(found.charts)}"' in found.dom
+    assert all('class="main-svg"' in chart for chart in found.charts)
+    assert found.console == ()
+
+
 def test_a_page_without_energies_draws_what_it_has(failed: Path, tmp_path: Path) -> None:
     found = visit(write_report(failed, tmp_path / "report.html"), tmp_path)
 
