@@ -59,14 +59,19 @@ class Line:
     decode_flop: int | None
 
 
+def release(package: str) -> str:
+    """The installed version without what tells builds of one release apart: 2.13.0 of 2.13.0+cpu."""
+    return importlib.metadata.version(package).split("+")[0]
+
+
 def page(results: Sequence[Captured]) -> str:
     """The page, in the order of the types."""
     ordered = sorted(results, key=lambda result: result.execution.model_type)
     counts = {verdict: sum(result.verdict is verdict for result in ordered) for verdict in Verdict}
     head = _HEAD.format(
         command=COMMAND,
-        transformers=importlib.metadata.version("transformers"),
-        torch=importlib.metadata.version("torch"),
+        transformers=release("transformers"),
+        torch=release("torch"),
         batch=BATCH_SIZE,
         tokens=PROMPT_TOKENS,
         types=len(ordered),
