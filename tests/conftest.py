@@ -3,9 +3,14 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
 
 from harness.records import Measurement
 from tests.examples import make_measurements
+
+# How long an example takes says something about the machine it shares, nothing about the code.
+settings.register_profile("joulegraph", deadline=None)
+settings.load_profile("joulegraph")
 
 
 @pytest.fixture(scope="session")
