@@ -18,6 +18,7 @@ from harness.streams import Forgiving, speak_any_encoding
 if TYPE_CHECKING:
     from harness.hardware import Hardware
     from harness.models.architecture import Architecture
+    from harness.tracing.capture import GraphCapture
     from harness.tracing.graph import KernelGraph
     from harness.tracing.placement import PlacedGraph
 
@@ -35,6 +36,7 @@ class Options:
     batch: int
     prompt: int
     context: int  # tokens in the cache before the decode step
+    output: int | None  # tokens of output, for the counts of a whole request; None: they are not wanted
     dtype: str
     attention: str | None  # None: what the architecture has
     tensor_parallel: int
@@ -69,12 +71,18 @@ def parse(arguments: Sequence[str]) -> Options:
         )
     if given.json and given.svg == "-":
         raise UsageError("--json and --svg - both write to standard output.\nName a file: --svg FILE.")
+    if given.output is not None and (given.json or given.svg == "-" or given.no_kv_cache):
+        raise UsageError(
+            "--output prints the counts of a whole request with a KV cache, below the table.\n"
+            "Leave out --json, --svg - and --no-kv-cache."
+        )
     return Options(
         model=given.model,
         phases=tuple(Phase) if given.phase == _BOTH else (Phase(given.phase),),
         batch=given.batch,
         prompt=given.prompt,
         context=given.context or given.prompt,
+        output=given.output,
         dtype=given.dtype,
         attention=given.attention,
         tensor_parallel=given.tp,
@@ -108,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=_count, default=1, metavar="N", help="sequences (default: 1)")
     add("--prompt", type=_count, default=512, metavar="N", help="tokens of each prompt (default: 512)")
     add("--context", type=_count, metavar="N", help="tokens in the cache before a decode step (default: --prompt)")
+    add("--output", type=_count, metavar="N", help="also count a whole request with so many output tokens")
     add("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16", help="default: bfloat16")
     add("--attention", choices=("sdpa", "eager", "flash_attention_2"), help="default: sdpa, eager where there is none")
     add(
@@ -139,7 +148,8 @@ def _count(text: str) -> int:
 def _run(options: Options) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     hardware = _hardware(options)  # before torch is loaded: a misspelt name is answered at once
-    graphs = _captured(options)
+    capture = _capture(options)
+    graphs = _captured(capture, options)
     placed = _placed(graphs, hardware, options)
     page, drawing = _page(placed, options), _drawing(placed, options)
     output = Forgiving(sys.stdout)
@@ -152,6 +162,7 @@ def _run(options: Options) -> int:
         from harness.report.graph_table import print_graphs
 
         print_graphs(cast("IO[str]", output), placed, top=options.top, assumed=options.gpu is None)
+        output.write(_request_text(capture, options))
     _write(page, options.html)
     _write(drawing, Path(options.svg) if options.svg and options.svg != "-" else None)
     output.flush()
@@ -169,7 +180,7 @@ def _hardware(options: Options) -> "Hardware":
     return find(options.gpu or DEFAULT_GPU, known(extra))
 
 
-def _captured(options: Options) -> "tuple[KernelGraph, ...]":
+def _capture(options: Options) -> "GraphCapture":
     from harness.models.architecture import architecture
     from harness.models.facts import unquantised_config
     from harness.models.source import resolve
@@ -179,7 +190,7 @@ def _captured(options: Options) -> "tuple[KernelGraph, ...]":
     config = unquantised_config(source)
     found = architecture(config)
     _check(options, source.name, found)
-    capture = GraphCapture(
+    return GraphCapture(
         config,
         model=source.name,
         dtype=options.dtype,
@@ -187,6 +198,9 @@ def _captured(options: Options) -> "tuple[KernelGraph, ...]":
         tensor_parallel=options.tensor_parallel,
         unroll=options.unroll,
     )
+
+
+def _captured(capture: "GraphCapture", options: Options) -> "tuple[KernelGraph, ...]":
     tokens = {Phase.PREFILL: options.prompt, Phase.DECODE: options.context}
     return tuple(
         capture.capture(phase, batch_size=options.batch, tokens=tokens[phase], kv_cache=options.kv_cache)
@@ -197,6 +211,7 @@ def _captured(options: Options) -> "tuple[KernelGraph, ...]":
 def _check(options: Options, name: str, found: "Architecture") -> None:
     """A model has no answer beyond the context it was made for, nor with an attention that it lacks."""
     needed = max(options.context + 1 if phase is Phase.DECODE else options.prompt for phase in options.phases)
+    needed = max(needed, options.prompt + (options.output or 1) - 1)
     if found.context_tokens is not None and needed > found.context_tokens:
         raise UsageError(
             f"This needs a context of {needed} tokens, and that of {name} ends at {found.context_tokens}.\n"
@@ -207,6 +222,24 @@ def _check(options: Options, name: str, found: "Architecture") -> None:
             f"{name} has no {options.attention} attention in transformers.\n"
             f"Use --attention {' or '.join(found.attentions)}."
         )
+
+
+def _request_text(capture: "GraphCapture", options: Options) -> str:
+    """Counts of a whole request; nothing where they are not wanted."""
+    if options.output is None:
+        return ""
+    from harness.tracing.integrate import request_totals
+    from harness.units import si
+
+    totals = request_totals(
+        capture, batch_size=options.batch, prompt_tokens=options.prompt, output_tokens=options.output
+    )
+    return (
+        f"\nWhole request, {options.batch} × {options.prompt} prompt and {options.output} output tokens, decode "
+        f"integrated over its context:\n{totals.passes:,} passes, {si(totals.flop, 'FLOP')}, "
+        f"{si(totals.traffic_bytes, 'B')} of memory traffic ({si(totals.weight_bytes, 'B')} weights), "
+        f"{si(totals.link_bytes, 'B')} over links, {totals.launches:,.0f} launches, on each rank\n"
+    )
 
 
 def _placed(graphs: "Sequence[KernelGraph]", hardware: "Hardware", options: Options) -> "tuple[PlacedGraph, ...]":

@@ -256,3 +256,23 @@ def test_the_context_of_a_decode_is_the_prompt_unless_it_is_said() -> None:
     assert parse([SMALL]).phases == tuple(Phase)
     with pytest.raises(UsageError, match=r"See python -m harness\.graph --help"):
         parse([])
+
+
+def test_a_whole_request_is_counted_over_its_growing_context(capsys: pytest.CaptureFixture[str]) -> None:
+    size = ("--batch", "2", "--prompt", "16")
+    steps = [
+        json.loads(printed(capsys, SMALL, *size, "--phase", "decode", "--context", str(context), "--json"))
+        for context in (16, 17, 18)
+    ]
+    prefill = json.loads(printed(capsys, SMALL, *size, "--phase", "prefill", "--json"))
+    flop = sum(kernel["flop"] for each in (prefill, *steps) for kernel in each["kernels"])
+
+    text = printed(capsys, SMALL, *size, "--output", "4")
+
+    assert "4 passes" in text
+    assert f"{flop / 1e9:.3g} GFLOP" in text
+
+
+def test_counts_of_a_request_are_refused_where_they_would_not_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--output prints" in refused(capsys, SMALL, "--output", "4", "--json")
+    assert "needs a context of" in refused(capsys, SMALL, "--output", "99999999")
