@@ -175,6 +175,8 @@ def passes_of(subject: Subject, deployment: Deployment, dtype: str, machine: Mac
         )
         passes = GraphPasses(capture, machine)
         passes.prefill(1, 1)
+        if deployment.kv_cache:
+            passes.step(1, 4)  # a model may be captured in its prefill alone
         return passes
     except (CannotCapture, UnknownModel):
         return formula_passes(subject.facts, dtype, machine)
