@@ -1,13 +1,20 @@
 """What passes cost by their graphs: the roofs of each kernel, and sizes between those that are captured."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from transformers import LlamaConfig
 
 from harness.campaign.estimate import Machine
-from harness.campaign.passes import GraphPasses, pass_cost
+from harness.campaign.passes import FormulaPasses, GraphPasses, pass_cost
+from harness.campaign.planning import Subject, passes_of
+from harness.errors import CannotCapture
 from harness.kernels import KernelKind, Phase
+from harness.models.facts import model_facts
+from harness.models.source import resolve
+from harness.requests import Deployment
 from harness.tracing.capture import GraphCapture
 from harness.tracing.graph import GraphKernel, KernelGraph
 
@@ -114,3 +121,25 @@ def test_a_size_is_captured_once() -> None:
         passes.prefill(4, tokens)
 
     assert len(captured) == len(set(captured)) <= 2 * 5
+
+
+def test_a_model_whose_decode_cannot_be_captured_is_estimated_by_the_formula(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SMALL.to_dict() | {"architectures": ["LlamaForCausalLM"]}))
+    source = resolve(str(tmp_path / "config.json"), random_weights=True)
+    subject = Subject(source=source, facts=model_facts(source))
+    deployment = Deployment(device="cpu", n_gpus=0)
+    assert isinstance(passes_of(subject, deployment, "float32", MACHINE), GraphPasses)
+    whole = GraphCapture.capture
+
+    def prefill_alone(
+        self: GraphCapture, phase: Phase, *, batch_size: int, tokens: int, kv_cache: bool = True
+    ) -> KernelGraph:
+        if phase is Phase.DECODE:
+            raise CannotCapture("its step asks for values")
+        return whole(self, phase, batch_size=batch_size, tokens=tokens, kv_cache=kv_cache)
+
+    monkeypatch.setattr(GraphCapture, "capture", prefill_alone)
+
+    assert isinstance(passes_of(subject, deployment, "float32", MACHINE), FormulaPasses)
