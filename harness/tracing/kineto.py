@@ -8,10 +8,9 @@ of the ``kernels`` table. Traces are untrusted: sizes are limited and every valu
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, RunError
 from harness.streams import Forgiving, speak_any_encoding
@@ -20,13 +19,22 @@ from harness.tracing.kineto_file import LARGEST_JSON_BYTES, json_bytes
 from harness.tracing.kineto_links import linked
 from harness.tracing.kineto_records import DeviceTrace
 from harness.tracing.kineto_summary import collective_groups, matching, stream_times, times_by_kind
+from harness.tracing.kineto_tables import (
+    NAME_WIDTH,
+    collective_table,
+    kind_table,
+    percent,
+    positive,
+    show,
+    stream_table,
+    table,
+)
 from harness.units import si
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _SHOWN = 20  # groups of unmatched kernels; the JSON has all
-_NAME_WIDTH = 60
 
 
 def read_trace(path: Path, *, largest_json_bytes: int = LARGEST_JSON_BYTES) -> DeviceTrace:
@@ -69,18 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON with all groups instead of tables")
     parser.add_argument(
         "--largest-mib",
-        type=_positive,
+        type=positive,
         default=LARGEST_JSON_BYTES // 1024**2,
         metavar="N",
         help="largest JSON read, unpacked (default: %(default)s MiB)",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text) <= 2**20:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of MiB")
 
 
 def _json(trace: DeviceTrace) -> str:
@@ -100,31 +102,8 @@ def _json(trace: DeviceTrace) -> str:
 
 
 def _show(trace: DeviceTrace, output: Forgiving) -> None:
-    from rich.console import Console  # not before --help
-
-    console = Console(
-        file=cast("IO[str]", output), highlight=False, markup=False, width=None if output.isatty() else 140
-    )
-    tables = (_matching_table, _unmatched_table, _kind_table, _collective_table, _stream_table)
-    for table in (make(trace) for make in tables):
-        if table.row_count:
-            console.print(table)
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(_printable(title)), title_justify="left", box=box.SIMPLE)
-    for column in columns:
-        table.add_column(Text(column), overflow="fold", justify="left" if column in _WORDS else "right")
-    for row in rows:
-        table.add_row(*(Text(_printable(cell)) for cell in row))
-    return table
-
-
-_WORDS = frozenset({"", "kernel", "why", "launched in", "kind", "collective", "source"})
+    tables = (_matching_table, _unmatched_table, kind_table, collective_table, stream_table)
+    show((make(trace) for make in tables), output)
 
 
 def _matching_table(trace: DeviceTrace) -> "Table":
@@ -137,9 +116,9 @@ def _matching_table(trace: DeviceTrace) -> "Table":
         ("  by time nesting", found.by_nesting),
         ("collectives", found.collectives),
     )
-    rows = [(name, f"{count:,}", _percent(count / found.kernels)) for name, count in counts]
+    rows = [(name, f"{count:,}", percent(count / found.kernels)) for name, count in counts]
     of_rank = "" if trace.rank is None else f" (rank {trace.rank} of {trace.world_size})"
-    return _table(f"{trace.name}{of_rank}: matching", ("", "count", "share"), rows)
+    return table(f"{trace.name}{of_rank}: matching", ("", "count", "share"), rows)
 
 
 def _unmatched_table(trace: DeviceTrace) -> "Table":
@@ -148,61 +127,10 @@ def _unmatched_table(trace: DeviceTrace) -> "Table":
     if len(groups) > _SHOWN:
         title += f": {_SHOWN} of {len(groups)}, the longest"
     rows = [
-        (group.name[:_NAME_WIDTH], f"{group.count:,}", si(group.duration_s, "s"), group.why, (group.inside or "–")[:40])
+        (group.name[:NAME_WIDTH], f"{group.count:,}", si(group.duration_s, "s"), group.why, (group.inside or "–")[:40])
         for group in groups[:_SHOWN]
     ]
-    return _table(title, ("kernel", "count", "time", "why", "launched in"), rows)
-
-
-def _kind_table(trace: DeviceTrace) -> "Table":
-    rows = [
-        (time.kind.value, f"{time.kernels:,}", si(time.duration_s, "s"), _percent(time.share))
-        for time in times_by_kind(trace)
-    ]
-    return _table("time by kind (each kernel for itself)", ("kind", "kernels", "time", "share"), rows)
-
-
-def _collective_table(trace: DeviceTrace) -> "Table":
-    rows = [
-        (
-            group.name[:_NAME_WIDTH],
-            f"{group.count:,}",
-            "?" if group.ranks is None else str(group.ranks),
-            "?" if group.size_bytes is None else si(group.size_bytes, "B"),
-            f"{group.with_bytes:,}",
-            si(group.duration_s, "s"),
-            "?" if group.bus_bytes_per_s is None else si(group.bus_bytes_per_s, "B/s"),
-            f"bytes: {group.bytes_source or 'not stated'}; ranks: {group.ranks_source or 'not stated'}",
-        )
-        for group in collective_groups(trace)
-    ]
-    columns = ("collective", "count", "ranks", "bytes", "with bytes", "time", "bus bandwidth ≥", "source")
-    return _table("collectives (time includes waiting for other ranks)", columns, rows)
-
-
-def _stream_table(trace: DeviceTrace) -> "Table":
-    rows = [
-        (
-            f"{'?' if time.device is None else time.device} / {'all' if time.stream is None else time.stream}",
-            f"{time.kernels:,}",
-            si(time.busy_s, "s"),
-            si(time.communication_s, "s"),
-            si(time.hidden_s, "s"),
-            _percent(time.hidden_s / time.communication_s if time.communication_s else None),
-        )
-        for time in stream_times(trace)
-    ]
-    columns = ("device / stream", "kernels", "busy", "communicating", "of it while computing", "hidden")
-    return _table("streams", columns, rows)
-
-
-def _printable(text: str) -> str:
-    """Names come from the file: none of them may steer the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.2%}"
+    return table(title, ("kernel", "count", "time", "why", "launched in"), rows)
 
 
 if __name__ == "__main__":

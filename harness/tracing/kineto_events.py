@@ -119,6 +119,7 @@ class DeviceEvent:
     size_bytes: int | None
     graph_node: int | None
     message: Message | None
+    capture: int | None = None  # correlation of the call that put it into a CUDA graph; traces of torch have none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

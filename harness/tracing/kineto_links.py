@@ -63,9 +63,12 @@ class _Host:
     places: dict[int, _Place] = field(default_factory=dict)  # by id() of the call
 
 
-def linked(events: TraceEvents, name: str) -> DeviceTrace:
-    """Link what ran on devices to what launched it. Raises CorruptFile where spans nest deeper than any program's."""
-    host = _host(events, name)
+def linked(events: TraceEvents, name: str, *, remedy: str = RECORD_AGAIN) -> DeviceTrace:
+    """Link what ran on devices to what launched it.
+
+    Raises CorruptFile, with the ``remedy``, where spans nest deeper than any program's.
+    """
+    host = _host(events, name, remedy)
     kernels = [_kernel(event, host, events.world_size) for event in events.device]
     return DeviceTrace(
         name=name,
@@ -76,10 +79,10 @@ def linked(events: TraceEvents, name: str) -> DeviceTrace:
     )
 
 
-def _host(events: TraceEvents, name: str) -> _Host:
+def _host(events: TraceEvents, name: str, remedy: str) -> _Host:
     starts_ns = [span.start_ns for span in events.spans] + [call.start_ns for call in events.calls]
     host = _Host(origin_ns=min(starts_ns or [event.start_ns for event in events.device], default=0))
-    launching = {event.correlation for event in events.device}
+    launching = {event.correlation for event in events.device} | {event.capture for event in events.device}
     spans: dict[ThreadId, list[Span]] = defaultdict(list)
     calls: dict[ThreadId, list[Call]] = defaultdict(list)
     for span in events.spans:
@@ -89,11 +92,11 @@ def _host(events: TraceEvents, name: str) -> _Host:
             calls[call.where].append(call)
             host.calls[call.correlation].append(call)
     for where in spans.keys() | calls.keys():
-        _nest(spans[where], calls[where], host, name)
+        _nest(spans[where], calls[where], host, name, remedy)
     return host
 
 
-def _nest(spans: Sequence[Span], calls: Sequence[Call], host: _Host, name: str) -> None:
+def _nest(spans: Sequence[Span], calls: Sequence[Call], host: _Host, name: str, remedy: str) -> None:
     """Go through one thread in time, with a stack of the spans that are open."""
     stack: list[_Open] = []
     for event in _in_time(spans, calls):
@@ -104,7 +107,7 @@ def _nest(spans: Sequence[Span], calls: Sequence[Call], host: _Host, name: str) 
         if len(stack) >= _DEEPEST:
             raise CorruptFile(
                 f"{name} is damaged: more than {_DEEPEST} spans are open at once on thread {event.where.thread}.\n"
-                f"{RECORD_AGAIN}"
+                f"{remedy}"
             )
         if isinstance(event, Call):
             host.places[id(event)] = _place([opened for opened in stack if opened.span.end_ns >= event.end_ns])
@@ -176,10 +179,16 @@ def _kernel(event: DeviceEvent, host: _Host, world_size: int | None) -> DeviceKe
         operator=launch.operator,
         link=launch.link,
         why=launch.why,
-        module=launch.place.module,
+        module=launch.place.module or _captured_in(event, host),
         ranges=launch.place.ranges,
         collective=collective,
     )
+
+
+def _captured_in(event: DeviceEvent, host: _Host) -> str | None:
+    """The module whose forward was captured into the CUDA graph that the kernel is a node of."""
+    calls = [] if event.capture is None else host.calls.get(event.capture, [])
+    return host.places[id(calls[0])].module if len(calls) == 1 else None
 
 
 def _runtime_call(call: Call, host: _Host) -> RuntimeCall:

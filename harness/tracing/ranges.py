@@ -42,8 +42,8 @@ def module_ranges(model: torch.nn.Module) -> Iterator[None]:
 
     def enter(name: str) -> Any:
         def hook(_module: torch.nn.Module, _inputs: Any) -> None:
-            span = record_function(MODULE_PREFIX + name)
-            span.__enter__()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            span = marked(MODULE_PREFIX + name)
+            span.__enter__()
             open_ranges.append(span)
 
         return hook

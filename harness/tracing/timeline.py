@@ -31,11 +31,11 @@ from harness.tracing.operands import DTYPES, PROFILER_NAMES, Cost, OpCall, Tenso
 from harness.tracing.ranges import MODULE_PREFIX, marked, module_ranges
 
 # Composites that may do nothing at all; what they do, if anything, is below them.
-_WRAPPERS = frozenset(
+WRAPPERS = frozenset(
     {"to", "_to_copy", "reshape", "contiguous", "matmul", "linear", "dropout", "type_as", "clone"}
     | {"zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 )
-_SUBCLASS = "PythonSubclass"  # a tensor that waits for a collective before the operator itself is called again below
+SUBCLASS = "PythonSubclass"  # a tensor that waits for a collective before the operator itself is called again below
 _S_PER_US = 1e-6
 
 
@@ -77,7 +77,9 @@ class TracedKernel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Launch:
+class Launch:
+    """One kernel as it was launched once."""
+
     op: str
     module: str | None
     dtype: str
@@ -120,12 +122,12 @@ def kernels_of(events: Iterable[Any], *, dtype: str, device: str, ranks: int = 1
             "The profiler recorded no kernel on the GPU, so there is no timeline.\n"
             "Often another profiler holds the GPU's counters, or this user may not use them."
         )
-    walk = _Walk(on_device=on_device, list_dtype=PROFILER_NAMES[dtype], ranks=ranks, collectives=collectives)
+    walk = Walk(on_device=on_device, list_dtype=PROFILER_NAMES[dtype], ranks=ranks, collectives=collectives)
     return _grouped(launch for root in roots for launch in walk.launches(root, None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Walk:
+class Walk:
     """Reads the tree of profiler events."""
 
     on_device: bool
@@ -133,7 +135,7 @@ class _Walk:
     ranks: int
     collectives: CpuCollectives
 
-    def launches(self, event: Any, module: str | None) -> Iterator[_Launch]:
+    def launches(self, event: Any, module: str | None) -> Iterator[Launch]:
         """Yield each kernel at or below an event, with the module it ran in."""
         if event.name.startswith(MODULE_PREFIX):
             module = event.name.removeprefix(MODULE_PREFIX)
@@ -141,7 +143,7 @@ class _Walk:
         if kind is not None and (collective := self.collective(event, kind, module)) is not None:
             yield collective
             return
-        whole = _name(event) in KNOWN if self.on_device else _is_kernel(event)
+        whole = _name(event) in KNOWN and not _is_called_again(event) if self.on_device else _is_kernel(event)
         duration_s = self.duration_s(event, whole=whole)
         if duration_s is not None:
             yield self.launch(event, module, duration_s)
@@ -149,7 +151,7 @@ class _Walk:
             for child in event.cpu_children:
                 yield from self.launches(child, module)
 
-    def collective(self, event: Any, kind: KernelKind, module: str | None) -> _Launch | None:
+    def collective(self, event: Any, kind: KernelKind, module: str | None) -> Launch | None:
         """A collective with what it moves; None where the event only hands it on to one below."""
         work = event if self.on_device else self.collectives.callers.get(id(event))
         duration_s = 0.0 if work is None else self.duration_s(work, whole=True) or 0.0
@@ -157,7 +159,7 @@ class _Walk:
         if given is None:
             return None
         moved = cost_of_collective(kind, given, self.ranks)
-        return _Launch(
+        return Launch(
             op=event.name,
             module=module,
             dtype=DTYPES[given.dtype].name,
@@ -174,7 +176,7 @@ class _Walk:
         device_us = _below_us(event) if whole else _own_us(event)
         return device_us * _S_PER_US if device_us > 0 else None
 
-    def launch(self, event: Any, module: str | None, duration_s: float) -> _Launch:
+    def launch(self, event: Any, module: str | None, duration_s: float) -> Launch:
         """One kernel with its cost."""
         op = _name(event)
         tensors = self.operands(event)
@@ -184,7 +186,7 @@ class _Walk:
         # A kernel that no operator launched (a compiled one, say) goes by its own name.
         name = event.name if op is not None else event.kernels[0].name
         dtype = DTYPES[tensors[0].dtype].name if tensors else "none"
-        return _Launch(op=name, module=module, dtype=dtype, cost=cost, duration_s=duration_s)
+        return Launch(op=name, module=module, dtype=dtype, cost=cost, duration_s=duration_s)
 
     def operands_below(self, event: Any) -> tuple[Tensor, ...]:
         """Operands of the event, or of the first below it that has any."""
@@ -221,11 +223,16 @@ def _dims(event: Any) -> tuple[int, ...]:
 def _is_kernel(event: Any) -> bool:
     """Whether an event is a kernel of the CPU."""
     op = _name(event)
-    if op is None or op in HOUSEKEEPING or op in _WRAPPERS or is_plumbing(event.name) or _on_scalars(event):
+    if op is None or op in HOUSEKEEPING or op in WRAPPERS or is_plumbing(event.name) or _on_scalars(event):
         return False
-    if any(child.name == _SUBCLASS for child in event.cpu_children):
+    if _is_called_again(event):
         return False
-    return op in KNOWN or _computes(event.name) or not any(map(_holds_kernel, event.cpu_children))
+    return op in KNOWN or computes(event.name) or not any(map(_holds_kernel, event.cpu_children))
+
+
+def _is_called_again(event: Any) -> bool:
+    """Whether a tensor subclass takes the call and makes it anew below."""
+    return any(child.name == SUBCLASS for child in event.cpu_children)
 
 
 def _holds_kernel(event: Any) -> bool:
@@ -240,7 +247,7 @@ def _on_scalars(event: Any) -> bool:
 
 
 @cache
-def _computes(name: str) -> bool:
+def computes(name: str) -> bool:
     """Whether torch's dispatcher has a CPU implementation of an operator; a composite one is made of others."""
     namespace, _, op = name.partition("::")
     packet = getattr(getattr(torch.ops, namespace), op, None)
@@ -270,8 +277,8 @@ def _uses_device(event: Any) -> bool:
     return _below_us(event) > 0
 
 
-def _grouped(launches: Iterator[_Launch]) -> tuple[TracedKernel, ...]:
-    groups: dict[tuple[str, str | None, str, str], list[_Launch]] = {}
+def _grouped(launches: Iterator[Launch]) -> tuple[TracedKernel, ...]:
+    groups: dict[tuple[str, str | None, str, str], list[Launch]] = {}
     for launch in launches:
         module = None if launch.module is None else any_layer(launch.module)
         groups.setdefault((launch.op, module, launch.dtype, shape_text(launch.cost.shape)), []).append(launch)
@@ -282,7 +289,7 @@ def _grouped(launches: Iterator[_Launch]) -> tuple[TracedKernel, ...]:
     )
 
 
-def _kernel(kernel_id: str, module: str | None, shape: str, launches: list[_Launch]) -> TracedKernel:
+def _kernel(kernel_id: str, module: str | None, shape: str, launches: list[Launch]) -> TracedKernel:
     first = launches[0]
     return TracedKernel(
         kernel_id=kernel_id,

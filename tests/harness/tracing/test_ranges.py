@@ -1,7 +1,3 @@
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +7,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from harness.tracing.ranges import marked, module_ranges
+from tests.harness.tracing.nvtx_heard import build, ranges_of, read_heard, run_python
 
-ROOT = Path(__file__).resolve().parents[3]
-LISTENER = ROOT / "tests" / "native" / "nvtx_listener.c"
 # What a worker does around its passes, with a stepper that computes nothing.
 CHILD = """
 from types import SimpleNamespace
@@ -39,42 +34,89 @@ except ValueError:
 
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not sys.platform.startswith("linux") or shutil.which("gcc") is None:
-        pytest.skip("the NVTX listener is built with gcc on Linux, which is not here")
-    library = tmp_path_factory.mktemp("nvtx") / "liblistener.so"
-    flags = ["-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-pedantic"]
-    subprocess.run(["gcc", *flags, "-o", library, LISTENER], check=True)
-    return library
+    return build(tmp_path_factory.mktemp("nvtx"))
 
 
 def test_nvtx_tools_see_run_phases_and_steps_nested(listener: Path, tmp_path: Path) -> None:
     heard = tmp_path / "heard.txt"
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("NVTX")}
-    subprocess.run(
-        [sys.executable, "-c", CHILD],
-        check=True,
-        cwd=ROOT,
-        env=environ | {"NVTX_INJECTION64_PATH": str(listener), "NVTX_LISTENER_FILE": str(heard)},
-    )
+    run_python(CHILD, listener, heard)
 
-    lines = heard.read_text().splitlines()
-    assert lines[0] == "domain joulegraph"
-    names, depth = [], 0
-    for line in lines[1:]:
-        if line == "pop":
-            depth -= 1
-        else:
-            names.append(f"{depth} {line.removeprefix('push ')}")
-            depth += 1
-    assert depth == 0
-    assert names == [
-        "0 run:1f3a",
-        "1 phase:prefill",
-        "1 phase:decode",
-        "2 step:0",
-        "2 step:1",
-        "0 phase:prefill",
+    lines = read_heard(heard)
+    run, failed = ranges_of(lines)
+    assert (lines[0].what, lines[0].domain) == ("domain", "joulegraph")
+    assert {each.domain for each in run.walk()} == {"joulegraph"}
+    assert (run.name, run.names) == ("run:1f3a", ["phase:prefill", "phase:decode"])
+    assert (run.inner[0].names, run.inner[1].names) == ([], ["step:0", "step:1"])
+    assert (failed.name, failed.names) == ("phase:prefill", []), "closed although it raised"
+
+
+# Two threads and a child at once, names that a line could not hold, marks and ranges of another domain.
+ODD = """
+import os, threading
+import nvtx
+from harness.tracing.ranges import marked
+
+def work(name):
+    barrier.wait()
+    for turn in range(200):
+        with marked(f"step:{name}"), marked(f"module:{name}.{turn}"):
+            pass
+
+nvtx.mark("a\\tb\\nc\\\\d é", domain="other")
+nvtx.end_range(nvtx.start_range("span", domain="other"))
+barrier = threading.Barrier(2)
+threads = [threading.Thread(target=work, args=(name,)) for name in (1, 2)]
+for thread in threads:
+    thread.start()
+child = os.fork()
+if child == 0:
+    with marked("run:child"):
+        os._exit(0)
+os.waitpid(child, 0)
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_processes_and_odd_names_are_told_apart(listener: Path, tmp_path: Path) -> None:
+    heard = tmp_path / "heard.txt"
+    run_python(ODD, listener, heard)
+
+    lines = read_heard(heard)
+    (child,) = {each.process for each in lines if each.name == "run:child"}
+    steps = [each for each in ranges_of([each for each in lines if each.process != child]) if not each.is_mark]
+    assert child not in {each.process for each in steps}
+    assert [(each.what, each.name) for each in lines if each.domain == "other"] == [
+        ("domain", ""),
+        ("mark", "a\tb\nc\\d é"),
+        ("start", "span"),
+        ("end", ""),
     ]
+    for name in ("step:1", "step:2"):
+        own = [each for each in steps if each.name == name]
+        assert len({each.thread for each in own}) == 1
+        assert [each.names for each in own] == [[f"module:{name[-1]}.{turn}"] for turn in range(200)]
+    with pytest.raises(ValueError, match=r"never popped: \['run:child'\]"):
+        ranges_of(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1\t1\tpush\tjoulegraph\trun", "the last line is cut"),
+        ("", "the last line is cut"),
+        ("1\t1\tpush\tjoulegraph\trun:1\n1\t1\tpo1\t1\tpop\tjoulegraph\t\n", "line 2 is torn"),
+        ("1\t1\tpush\tjoulegraph\trun:1\n", "never popped"),
+        ("1\t1\tpop\tjoulegraph\t\n", "closes no range"),
+        ("1\t1\tpush\tjoulegraph\trun:1\n1\t2\tpop\tjoulegraph\t\n", "closes no range on thread 2"),
+        ("1\t1\tpush\tjoulegraph\trun:1\n1\t1\tpop\tother\t\n", "a pop in 'other' closes no range"),
+    ],
+)
+def test_what_was_not_heard_whole_is_not_believed(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "heard.txt").write_text(text)
+
+    with pytest.raises(ValueError, match=reason):
+        ranges_of(read_heard(tmp_path / "heard.txt"))
 
 
 def recorded(work: Callable[[], object]) -> list[Any]:
