@@ -22,8 +22,11 @@
         ├── CorruptFile         a file that does not hold what it should
         └── CannotWrite         permission, a full disk
 
-Commands print the message and exit with ``exit_code``; nobody sees a traceback for these.
+Commands print the message and exit with ``exit_code``; nobody sees a traceback for these. A ``MeterError`` also names
+its ``cause``, so that a row can be flagged with it and code can tell one fault from another.
 """
+
+from enum import StrEnum
 
 
 class HarnessError(Exception):
@@ -55,8 +58,46 @@ class MissingExtra(UsageError):
         )
 
 
+class MeterCause(StrEnum):
+    """Why energy cannot be read; the message beside it says more, and what to do."""
+
+    # the driver's software
+    LIBRARY_MISSING = "library missing"
+    DRIVER_NOT_LOADED = "driver not loaded"
+    VERSION_MISMATCH = "driver and library differ"
+    FUNCTION_MISSING = "function missing"
+    UNINITIALIZED = "library shut down"
+    # the device
+    DEVICE_NOT_FOUND = "device not found"
+    NOT_SUPPORTED = "not supported"
+    NO_PERMISSION = "permission refused"
+    DEVICE_LOST = "device lost"
+    RESET_REQUIRED = "device needs a reset"
+    DRIVER_ERROR = "driver error"  # any other answer of the driver; the message has its number
+    HUNG = "call hangs"
+    # what the counter shows
+    COUNTER_RESET = "counter reset"
+    COUNTER_WRAPPED = "counter wrapped"
+    COUNTER_WENT_BACK = "counter went back"
+    COUNTER_STOOD_STILL = "counter stood still"
+    COUNTER_JUMPED = "counter jumped"
+    # the process that samples power
+    SAMPLER_KILLED = "sampler killed"
+    SAMPLER_FAILED = "sampler failed"
+    SAMPLER_SILENT = "sampler silent"
+    SAMPLER_FULL = "sampler full"
+    SAMPLES_MISSING = "samples missing"
+    # our side
+    CLOSED = "meter closed"
+    AMBIGUOUS_DEVICE = "device ambiguous"
+
+
 class MeterError(HarnessError):
-    """Energy cannot be read."""
+    """Energy cannot be read; ``cause`` is None where nobody has named one."""
+
+    def __init__(self, message: str, *, cause: MeterCause | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class MeterUnavailable(MeterError):

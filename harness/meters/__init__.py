@@ -2,7 +2,12 @@
 
     base        the protocol, clocks, and the records a meter answers with
     nvml        NVIDIA's energy counter, one meter per GPU (the only importer of ``pynvml``)
-    visible     which GPUs CUDA will use, without importing torch
+                nvml_library (calls and their errors), nvml_errors (what codes mean), nvml_device (a GPU's state),
+                guard (a time-out for calls that hang), counter (honest moves and faults)
+    nvml_power  energy from sampled power, for GPUs without a counter, where the user allows it
+    power       samples of power, who may deliver them, and the energy under them
+    sampler     the process that samples power: sampler_main (what runs in it), sampler_records (how samples travel)
+    gpus        which GPUs CUDA will use: visible (its rules), without importing torch
     rapl        the CPU's energy counters under Linux powercap
     estimate    codecarbon's model of CPU and RAM power, for machines that can read nothing
     replay      a meter that plays a given power profile, for tests and demonstrations

@@ -2,9 +2,9 @@
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from harness.errors import MeterFailed
+from harness.errors import MeterCause, MeterFailed
 from harness.records import Provenance
 
 
@@ -17,7 +17,7 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """The machine's finest monotonic clock."""
+    """The machine's finest monotonic clock; on Linux CLOCK_MONOTONIC, which all processes of a machine share."""
 
     __slots__ = ()
 
@@ -60,7 +60,11 @@ class Conditions:
     power_w: float | None = None  # instantaneous
     reported_power_w: float | None = None  # NVML's PowerUsage: the mean of 1 s on Ampere (but GA100) and newer
     throttle_reasons: int | None = None  # NVML clocks-event bits
+    power_limit_w: float | None = None  # enforced now; a change during a run spoils it
     other_processes: int | None = None  # compute processes on the device that are not this run's
+    average_power_w: float | None = None  # NVML_FI_DEV_POWER_AVERAGE: a trailing mean
+    set_power_limit_w: float | None = None  # what the administrator set; power_limit_w is the one in force
+    performance_state: int | None = None  # 0 is the fastest, 15 the slowest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,17 @@ class DeviceFacts:
     persistence_mode: bool | None = None
     memory_bytes: int | None = None
     topology: str | None = None  # links between the devices of one bank
+    set_power_limit_w: float | None = None  # what the administrator set; power_limit_w is the one in force
+    most_power_w: float | None = None  # the highest limit that can be set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CounterRead:
+    """One look at one counter."""
+
+    energy_j: float
+    at_s: float  # middle of the read
+    latency_s: float  # how long the read took
 
 
 class Meter(Protocol):
@@ -92,7 +107,7 @@ class Meter(Protocol):
 
     @property
     def method(self) -> str:
-        """How the energy is read: ``nvml-counter``, ``rapl``, ``codecarbon-cpu-load`` or ``replay``."""
+        """How the energy is read: ``nvml-counter``, ``nvml-power``, ``rapl``, ``codecarbon-cpu-load`` or ``replay``."""
         ...
 
     @property
@@ -125,6 +140,31 @@ class DeviceMeter(Meter, DeviceProbe, Protocol):
     """A meter that knows the device it is attached to, as all meters here do."""
 
 
+@runtime_checkable
+class TimedMeter(Protocol):
+    """A meter that reads through another thread or process, and so knows best when its counter was read."""
+
+    def read_at(self, clock: Clock) -> CounterRead:
+        """The counter, with the time on ``clock`` around the look itself; raises ``MeterFailed``."""
+        ...
+
+
+@runtime_checkable
+class SampledMeter(Protocol):
+    """A meter without a counter: it integrates samples of power, and misses what happens between them."""
+
+    @property
+    def lag_s(self) -> float:
+        """Energy shows this much later than it was used."""
+        ...
+
+    def sampling95_j(self, start_s: float, end_s: float) -> float | None:
+        """Half width of the 95 % interval that sampling alone gives the energy between two times; None: not known."""
+        ...
+
+
 def closed(name: str) -> MeterFailed:
     """The error for reading a meter after ``close``."""
-    return MeterFailed(f"{name}: this meter is closed, so there is no counter to read.\nOpen a new one.")
+    return MeterFailed(
+        f"{name}: this meter is closed, so there is no counter to read.\nOpen a new one.", cause=MeterCause.CLOSED
+    )

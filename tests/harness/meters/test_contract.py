@@ -14,6 +14,9 @@ from harness.meters.period import measure_step_s
 from harness.meters.rapl import RaplMeter
 from harness.meters.replay import Profile, ReplayMeter
 from harness.records import Provenance
+from harness.virtual.faults import Fault, FaultKind
+from harness.virtual.machine import VirtualClock
+from tests.harness.virtual.virtual_examples import a_machine
 
 POWER_W = 300.0
 
@@ -23,7 +26,7 @@ class Rig:
     """A meter over a device that draws 300 W all the time."""
 
     meter: DeviceMeter
-    clock: ManualClock
+    clock: ManualClock | VirtualClock
     advance: Callable[[float], None]
     break_it: Callable[[], None]
 
@@ -93,7 +96,17 @@ def nvml_rig(request: pytest.FixtureRequest) -> Rig:
     return Rig(NvmlMeterElsewhere(machine), clock, advance, break_it)
 
 
-@pytest.fixture(params=[replay_rig, rapl_rig, estimate_rig, nvml_rig], ids=["replay", "rapl", "estimate", "nvml"])
+def virtual_rig(request: pytest.FixtureRequest) -> Rig:
+    lost = Fault(kind=FaultKind.LOST, gpu=0, at_s=100.0)
+    machine = a_machine(bare_idle_power_w=POWER_W, faults=[lost])
+    clock = machine.clock
+    return Rig(machine.meters()[0], clock, clock.pause, lambda: clock.pause(100.0))
+
+
+@pytest.fixture(
+    params=[replay_rig, rapl_rig, estimate_rig, nvml_rig, virtual_rig],
+    ids=["replay", "rapl", "estimate", "nvml", "virtual"],
+)
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     rig = request.param(request)
     yield rig

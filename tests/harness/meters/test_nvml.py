@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import MeterFailed, MeterUnavailable
+from harness.errors import MeterCause, MeterFailed, MeterUnavailable
 
 Start = Callable[..., Any]
 ENERGY = "nvmlDeviceGetTotalEnergyConsumption"
@@ -42,6 +42,33 @@ def test_visible_gpus_follow_cuda_visible_devices(nvml_machine: Start, value: st
     assert uuids(machine) == expected
 
 
+def test_several_slices_of_one_gpu_are_told_apart(nvml_machine: Start) -> None:
+    machine = nvml_machine(CUDA_VISIBLE_DEVICES="MIG-b,MIG-a")
+    machine.describe(mig=1, mig_uuid="MIG-a,MIG-b")
+
+    assert uuids(machine) == ["MIG-b", "MIG-a"]
+    assert {gpu["board_uuid"] for gpu in machine.ask("visible_gpus()")} == {"GPU-stub-0"}
+
+
+def test_a_gpu_that_this_job_may_not_use_is_not_among_those_cuda_numbers(shared_nvml_machine: Any) -> None:
+    machine = shared_nvml_machine
+    machine.describe(gpus=3, _0_error__nvmlDeviceGetHandleByIndex_v2=4, _1_error__nvmlDeviceGetHandleByIndex_v2=17)
+
+    assert uuids(machine) == ["GPU-stub-2"]
+    assert machine.ask("[gpu.uuid for gpu in visible_gpus({'CUDA_VISIBLE_DEVICES': '0'})]") == ["GPU-stub-2"]
+
+
+def test_a_lost_gpu_matters_only_to_those_who_want_it(shared_nvml_machine: Any) -> None:
+    machine = shared_nvml_machine
+    machine.describe(gpus=3, _1_error__nvmlDeviceGetHandleByIndex_v2=15)
+
+    others = "[gpu.uuid for gpu in visible_gpus({'CUDA_VISIBLE_DEVICES': '2,0'})]"
+    assert machine.ask(others) == ["GPU-stub-2", "GPU-stub-0"]
+    with pytest.raises(MeterUnavailable, match="Xid") as failure:
+        machine.ask("visible_gpus({'CUDA_VISIBLE_DEVICES': '1'})")
+    assert failure.value.cause is MeterCause.DEVICE_LOST
+
+
 def test_a_slice_reads_its_board_and_does_not_pass_for_a_whole_gpu(nvml_machine: Start) -> None:
     machine = nvml_machine(CUDA_VISIBLE_DEVICES="MIG-stub-0")
     machine.describe(mig=1, name="NVIDIA A100-SXM4-40GB", memory_bytes=8 * 1024**3, power_mw=0, energy_mj=5000)
@@ -61,66 +88,10 @@ def test_the_second_visible_gpu_is_metered_by_its_own_counter(nvml_machine: Star
     assert machine.ask("NvmlMeter(visible_gpus()[1]).read_j()") == 111.0
 
 
-@pytest.mark.parametrize(
-    ("code", "says"),
-    [
-        (3, "Volta"),
-        (4, "administrator"),
-        (9, "modprobe nvidia"),
-        (13, "Update the NVIDIA driver"),
-        (15, "Xid"),
-        (18, "Reboot"),
-        (999, "nvidia-smi -q"),
-    ],
-)
-def test_a_gpu_without_a_readable_counter_is_unavailable_with_the_remedy(
-    nvml_machine: Start, code: int, says: str
-) -> None:
-    machine = nvml_machine()
-    machine.describe(**{f"error__{ENERGY}": code})
-
-    with pytest.raises(MeterUnavailable, match=says) as failure:
-        opened(machine)
-    assert f"({code})" in str(failure.value)
-
-
-@pytest.mark.parametrize(("code", "says"), [(1, "shut NVML down"), (15, "Xid"), (16, "gpu-reset")])
-def test_a_counter_that_stops_answering_is_a_failure_with_the_reason(nvml_machine: Start, code: int, says: str) -> None:
-    machine = opened(nvml_machine())
-    machine.describe(**{f"error__{ENERGY}": code})
-
-    with pytest.raises(MeterFailed, match=says):
-        machine.ask("meter.read_j()")
-
-
-def test_a_driver_that_does_not_start_is_unavailable(nvml_machine: Start) -> None:
-    machine = nvml_machine()
-    machine.describe(error__nvmlInit=9)
-
-    with pytest.raises(MeterUnavailable, match="kernel driver is not running"):
-        machine.ask("visible_gpus()")
-
-
-def test_a_missing_library_is_unavailable(nvml_machine: Start) -> None:
-    machine = nvml_machine(LD_LIBRARY_PATH="")
-
-    with pytest.raises(MeterUnavailable, match="Install the NVIDIA driver"):
-        machine.ask("visible_gpus()")
-
-
-def test_a_counter_that_goes_back_is_a_failure_and_not_negative_energy(nvml_machine: Start) -> None:
-    machine = nvml_machine()
-    machine.describe(power_mw=0, energy_mj=90_000)
-    opened(machine)
-    machine.describe(energy_mj=10)
-
-    with pytest.raises(MeterFailed, match="went back from 90000 to 10 mJ"):
-        machine.ask("meter.read_j()")
-
-
 def test_conditions_are_in_the_units_of_their_names(nvml_machine: Start) -> None:
     machine = opened(nvml_machine())
     machine.describe(power_mw=345_600, sm_mhz=1755, mem_mhz=2619, temperature=61, reasons=0x44)
+    machine.describe(limit_mw=500_000, set_limit_mw=600_000, pstate=2)
 
     assert machine.ask("meter.conditions()") == {
         "sm_clock_mhz": 1755,
@@ -130,13 +101,18 @@ def test_conditions_are_in_the_units_of_their_names(nvml_machine: Start) -> None
         "reported_power_w": pytest.approx(345.6),
         "throttle_reasons": 0x44,
         "other_processes": 0,
+        "average_power_w": pytest.approx(345.6),
+        "power_limit_w": 500.0,
+        "set_power_limit_w": 600.0,
+        "performance_state": 2,
     }
 
 
 def test_a_condition_the_gpu_does_not_tell_is_none(nvml_machine: Start) -> None:
     machine = opened(nvml_machine())
-    functions = ("ClockInfo", "TemperatureV", "Temperature", "FieldValues", "ComputeRunningProcesses_v3")
-    reasons = ("CurrentClocksEventReasons", "CurrentClocksThrottleReasons")
+    functions = ["ClockInfo", "TemperatureV", "Temperature", "FieldValues", "ComputeRunningProcesses_v3"]
+    functions += ["EnforcedPowerLimit", "PowerManagementLimit", "PerformanceState"]
+    reasons = ["CurrentClocksEventReasons", "CurrentClocksThrottleReasons"]
     machine.describe(**{f"error__nvmlDeviceGet{name}": 3 for name in functions + reasons})
 
     conditions = machine.ask("meter.conditions()")
@@ -144,11 +120,56 @@ def test_a_condition_the_gpu_does_not_tell_is_none(nvml_machine: Start) -> None:
     assert set(conditions.values()) == {None}
 
 
-def test_an_instant_power_of_zero_is_not_believed(nvml_machine: Start) -> None:
-    machine = opened(nvml_machine())
-    machine.describe(power_mw=0)
+@pytest.mark.parametrize("milliwatts", [0, 0xFFFFFFFF])
+def test_what_no_gpu_draws_is_not_believed(shared_nvml_machine: Any, milliwatts: int) -> None:
+    machine = opened(shared_nvml_machine)
+    machine.describe(power_mw=milliwatts)
 
-    assert machine.ask("meter.conditions().power_w") is None
+    told = machine.ask("meter.conditions()")
+    assert [told[name] for name in ("power_w", "average_power_w", "reported_power_w")] == [None] * 3
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_power_fields_polled_too_fast_are_none_and_not_zero(shared_nvml_machine: Any, code: int) -> None:
+    machine = opened(shared_nvml_machine)
+    machine.describe(fast_ms=60_000, fast_code=code)
+    machine.ask("meter.conditions()")
+
+    told = machine.ask("meter.conditions()")
+    assert (told["power_w"], told["average_power_w"], told["reported_power_w"]) == (None, None, 100.0)
+
+
+def test_each_power_field_is_its_own(shared_nvml_machine: Any) -> None:
+    machine = opened(shared_nvml_machine)
+    machine.file.segments(0, [(0.0, 100.0), (49.5, 500.0)])
+    machine.describe(now_s=50, average_ms=2000, usage="instant")
+
+    told = machine.ask("meter.conditions()")
+    assert told["power_w"] == 500.0
+    assert told["average_power_w"] == pytest.approx((1.5 * 100 + 0.5 * 500) / 2)
+    assert told["reported_power_w"] == 500.0
+
+
+def test_a_power_limit_that_is_changed_is_seen(shared_nvml_machine: Any) -> None:
+    machine = opened(shared_nvml_machine)
+    machine.file.set(gpu=0, from_s=70.0, limit_mw=300_000)
+
+    machine.describe(now_s=69.9)
+    assert machine.ask("meter.conditions().power_limit_w") == 700.0
+    machine.describe(now_s=70)
+    assert machine.ask("meter.conditions().power_limit_w") == 300.0
+
+
+def test_a_process_that_appears_is_counted_from_then_on(shared_nvml_machine: Any) -> None:
+    machine = opened(shared_nvml_machine)
+    machine.ask("setattr(nvml_device, 'pids_are_the_drivers', lambda: True)")
+    machine.file.set(gpu=0, pids=machine.pid)
+    machine.file.set(gpu=0, from_s=5.0, pids=f"{machine.pid},999999999")
+
+    machine.describe(now_s=4)
+    assert machine.ask("meter.conditions().other_processes") == 0
+    machine.describe(now_s=6)
+    assert machine.ask("meter.conditions().other_processes") == 1
 
 
 def test_an_older_driver_answers_by_the_older_names(nvml_machine: Start) -> None:
@@ -175,9 +196,9 @@ def test_process_numbers_of_another_namespace_are_not_called_strangers(nvml_mach
     machine = opened(nvml_machine())
     machine.describe(pids="999999999")
 
-    machine.ask("setattr(nvml, '_pids_are_the_drivers', lambda: False)")
+    machine.ask("setattr(nvml_device, 'pids_are_the_drivers', lambda: False)")
     assert machine.ask("meter.conditions().other_processes") is None
-    machine.ask("setattr(nvml, '_pids_are_the_drivers', lambda: True)")
+    machine.ask("setattr(nvml_device, 'pids_are_the_drivers', lambda: True)")
     assert machine.ask("meter.conditions().other_processes") == 1
 
 
@@ -201,6 +222,7 @@ def test_facts_tell_the_set_up_of_the_gpu_and_hide_its_uuid(nvml_machine: Start)
     assert facts["driver"] == "580.65.06"
     assert facts["vbios"] == "96.00.00.00.01"
     assert facts["power_limit_w"] == pytest.approx(450.0)
+    assert (facts["set_power_limit_w"], facts["most_power_w"]) == (450.0, 450.0)
     assert (facts["ecc"], facts["mig"], facts["persistence_mode"]) == (False, True, True)
     assert len(facts["uuid_sha256"]) == 64
     assert "GPU-" not in str(facts)
@@ -228,3 +250,39 @@ def test_one_meter_closing_does_not_close_the_other(nvml_machine: Start) -> None
     machine.ask("first.close() or first.close()")
 
     assert machine.ask("second.read_j()") > 0
+
+
+def test_a_library_of_an_older_driver_is_read_by_the_older_names(old_nvml_library: Any, nvml_machine: Start) -> None:
+    machine = nvml_machine(LD_LIBRARY_PATH=str(old_nvml_library))
+    machine.describe(temperature=66, reasons=4)
+
+    with pytest.raises(MeterUnavailable, match="Update the NVIDIA driver") as failure:
+        opened(machine)
+    assert failure.value.cause is MeterCause.FUNCTION_MISSING
+    machine.ask("globals().update(nvml_=open_nvml())")
+    machine.ask("globals().update(device=device_of(nvml_, visible_gpus()[0], 'GPU'))")
+    told = machine.ask("device.conditions(frozenset())")
+    assert (told["temperature_c"], told["throttle_reasons"], told["reported_power_w"]) == (66, 4, 100.0)
+    assert (told["power_w"], told["average_power_w"]) == (None, None)
+
+
+def test_a_meter_answers_with_the_time_of_its_look(shared_nvml_machine: Any) -> None:
+    machine = opened(shared_nvml_machine)
+    machine.describe(latency_us=3000)
+    machine.ask("globals().update(begun_s=MonotonicClock().now_s())")
+    read = machine.ask("meter.read_at(MonotonicClock())")
+
+    assert 0.003 <= read["latency_s"] < 1
+    assert machine.ask("begun_s") < read["at_s"] < machine.ask("MonotonicClock().now_s()")
+
+
+def test_a_closed_meter_tells_nothing_and_does_not_wait(shared_nvml_machine: Any) -> None:
+    machine = opened(shared_nvml_machine)
+    machine.ask("meter.close()")
+    machine.ask("globals().update(begun_s=time.perf_counter())")
+
+    assert set(machine.ask("meter.conditions()").values()) == {None}
+    assert machine.ask("time.perf_counter() - begun_s") < 2
+    with pytest.raises(MeterFailed, match="closed") as failure:
+        machine.ask("meter.read_j()")
+    assert failure.value.cause is MeterCause.CLOSED

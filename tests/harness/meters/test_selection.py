@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from harness.errors import MeterFailed, MeterUnavailable, UsageError
-from harness.meters.base import ManualClock
+from harness.errors import MeterCause, MeterFailed, MeterUnavailable, UsageError
+from harness.meters.base import Clock, CounterRead, ManualClock
 from harness.meters.estimate import EstimateMeter, PowerModel
 from harness.meters.replay import Profile, ReplayMeter
 from harness.meters.selection import MeterBank, describe, meters_for
@@ -66,6 +66,40 @@ def test_a_read_carries_its_middle_and_how_long_it_took() -> None:
     assert read.latency_s == pytest.approx(1.0)
 
 
+class ToldMeter(ReplayMeter):
+    """Knows better than its reader when it looked."""
+
+    def read_at(self, clock: Clock) -> CounterRead:
+        return CounterRead(energy_j=3.0, at_s=clock.now_s() - 1.0, latency_s=0.001)
+
+
+def test_a_meter_that_knows_when_it_looked_is_believed() -> None:
+    clock = ManualClock(10.0)
+    bank = MeterBank((ToldMeter(Profile.constant(1.0), clock),), clock, why="")
+
+    assert bank.read_start() == (CounterRead(energy_j=3.0, at_s=9.0, latency_s=0.001),)
+
+
+class LateMeter(ReplayMeter):
+    """Integrates samples of a mean."""
+
+    lag_s = 0.5
+
+    def sampling95_j(self, start_s: float, end_s: float) -> float | None:
+        return None if start_s < 0 else 0.1 * (end_s - start_s)
+
+
+def test_a_bank_says_what_sampling_costs_and_a_bank_of_counters_that_it_costs_nothing() -> None:
+    clock = ManualClock()
+    counters = MeterBank((ReplayMeter(Profile.constant(1.0), clock),), clock, why="")
+    sampled = MeterBank([LateMeter(Profile.constant(1.0), clock)] * 2, clock, why="")
+
+    assert (counters.lag_s, counters.sampling95_j(0, 9), counters.sampler()) == (0.0, None, None)
+    assert sampled.lag_s == 0.5
+    assert sampled.sampling95_j(1, 9) == pytest.approx((0.8, 0.8))
+    assert sampled.sampling95_j(-1, 9) == (None, None)
+
+
 def test_each_device_keeps_its_own_energy() -> None:
     clock = ManualClock()
     bank = noted_bank(clock, Order())
@@ -93,8 +127,9 @@ def test_a_counter_that_stands_still_is_a_failure_and_not_zero_joules() -> None:
     clock = ManualClock(per_read_s=0.001)
     bank = MeterBank((ReplayMeter(Profile.constant(0), clock),), clock, why="")
 
-    with pytest.raises(MeterFailed, match=r"stood still for 0\.5 s"):
+    with pytest.raises(MeterFailed, match=r"stood still for 0\.5 s") as failure:
         bank.measure_steps(max_wait_s=0.5)
+    assert failure.value.cause is MeterCause.COUNTER_STOOD_STILL
 
 
 def test_provenances_are_never_mixed_in_a_bank() -> None:
@@ -198,8 +233,22 @@ def test_two_slices_of_one_gpu_are_not_counted_twice(nvml_machine: Callable[...,
         "tuple(GpuHandle(uuid=u, board_uuid='GPU-stub-0', name='A', memory_bytes=None) for u in ('MIG-a', 'MIG-b'))"
     )
 
-    with pytest.raises(MeterUnavailable, match="counted twice"):
-        machine.ask(f"selection._choose({slices}, (0, 1), {{}})")
+    with pytest.raises(MeterUnavailable, match="counted twice") as failure:
+        machine.ask(f"choose({slices}, (0, 1), {{}})")
+    assert failure.value.cause is MeterCause.AMBIGUOUS_DEVICE
+
+
+def test_a_gpu_that_is_cut_into_slices_must_be_named_by_slice(shared_nvml_machine: Any) -> None:
+    machine = shared_nvml_machine
+    machine.describe(gpus=2, _0_mig=1, now_s=0, energy_mj=4000)
+
+    with pytest.raises(MeterUnavailable, match="cut into slices") as failure:
+        machine.ask("meters_for('cuda', gpu_indices=(0,), environ={})")
+    assert failure.value.cause is MeterCause.AMBIGUOUS_DEVICE
+    assert machine.ask("meters_for('cuda', gpu_indices=(1,), environ={}).read_end()[0].energy_j") == 4.0
+    named = "meters_for('cuda', environ={'CUDA_VISIBLE_DEVICES': 'MIG-stub-0'}).read_end()[0].energy_j"
+    assert machine.ask(named) == 4.0
+    assert len(machine.ask("find_gpus({}).gpus")) == 2, "it is still counted among the machine's"
 
 
 def test_a_search_for_gpus_says_why_there_are_none(nvml_machine: Callable[..., Any]) -> None:
