@@ -139,7 +139,20 @@ def kernel_table(run_ids: list[str]) -> pa.Table:
         "traced_duration_s": draw.random(rows),
     }
     schema = arrow_schema(Table.KERNELS)
-    return pa.table({name: pa.array(columns[name]).cast(schema.field(name).type) for name in schema.names}, schema)
+    return filled(columns, schema, rows)
+
+
+def filled(columns, schema, rows):
+    """Columns that are not given are null."""
+    return pa.table(
+        {
+            field.name: pa.array(columns[field.name]).cast(field.type)
+            if field.name in columns and not isinstance(columns[field.name], pa.ChunkedArray)
+            else columns.get(field.name, pa.nulls(rows, field.type))
+            for field in schema
+        },
+        schema,
+    )
 
 
 def texts(words: list[str], indices: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Array:
@@ -159,14 +172,14 @@ def energy_table(kernels: pa.Table) -> pa.Table:
         "active_energy_j": energy_j / 2,
         "energy_ci95_j": pa.nulls(rows, pa.float64()),
     }
-    return pa.table(columns, arrow_schema(Table.KERNEL_ENERGIES))
+    return filled(columns, arrow_schema(Table.KERNEL_ENERGIES), rows)
 
 
 def in_a_fresh_process(work: str, folder: Path) -> Cost:
     """Run a few lines on a folder, and say what they took."""
     code = PROCESS.format(work=work.strip())
     finished = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
-    duration_s, peak_bytes, groups = json.loads(finished.stdout)
+    duration_s, peak_bytes, groups = json.loads(finished.stdout[finished.stdout.index("[") :].splitlines()[0])
     return Cost(duration_s=duration_s, peak_bytes=peak_bytes, groups=groups)
 
 

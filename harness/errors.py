@@ -92,6 +92,20 @@ class MeterCause(StrEnum):
     AMBIGUOUS_DEVICE = "device ambiguous"
 
 
+# What spoils the run in which it happens and may be over: a new meter may well work. All else is the machine's fault.
+PASSING_CAUSES = frozenset(
+    {
+        MeterCause.COUNTER_RESET,
+        MeterCause.COUNTER_WRAPPED,
+        MeterCause.COUNTER_WENT_BACK,
+        MeterCause.COUNTER_STOOD_STILL,
+        MeterCause.COUNTER_JUMPED,
+        MeterCause.SAMPLER_KILLED,
+        MeterCause.SAMPLES_MISSING,
+    }
+)
+
+
 class MeterError(HarnessError):
     """Energy cannot be read; ``cause`` is None where nobody has named one."""
 
@@ -106,6 +120,11 @@ class MeterUnavailable(MeterError):
 
 class MeterFailed(MeterError):
     """A meter that worked stopped answering, stood still under load or went backwards."""
+
+    @property
+    def passing(self) -> bool:
+        """Whether only the run in which it happened is spoiled."""
+        return self.cause in PASSING_CAUSES
 
 
 class WindowTooShort(MeterError):

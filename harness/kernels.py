@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -29,6 +30,18 @@ class KernelKind(StrEnum):
     REDUCE_SCATTER = "reduce_scatter"
     ALL_TO_ALL = "all_to_all"
     OTHER = "other"
+
+
+NULL_KERNEL = "null"  # the emptiest kernel there is: looped, it shows what launching alone costs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class KernelCount:
+    """How often one kernel of a phase is launched."""
+
+    phase: Phase
+    kernel_id: str  # as in the dataset, or NULL_KERNEL
+    launches: int
 
 
 def shape_text(dimensions: Mapping[str, int]) -> str:

@@ -9,66 +9,37 @@ uses 0 for that.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated
 
 from harness.kernels import KernelKind, Phase
+from harness.words import EnergyMethod, Part, Provenance, Quality, Status, Weights
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "EnergyMethod",
+    "EnvironmentRow",
+    "GraphRow",
+    "KernelEnergyRow",
+    "KernelRow",
+    "Measurement",
+    "Part",
+    "PhaseRow",
+    "PowerTraceRow",
+    "Provenance",
+    "Quality",
+    "RankTimeRow",
+    "ReadingRow",
+    "RunRow",
+    "Status",
+    "Weights",
+]
 
 SCHEMA_VERSION = 1
 # History of the schema. A reader of version N reads every version ≤ N.
 #   1 (2026-11-23)  first version: runs, phases, kernels, kernel_energies, graphs, readings, power_traces, environments
 #     (2026-11-24)  before any release: rank_times; runs.nodes; kernels.wait_s, .graph_kernel; sizes in graphs
-
-
-class Provenance(StrEnum):
-    """How a number came about; never mixed without being asked by name."""
-
-    MEASURED = "measured"  # a hardware energy counter
-    ESTIMATED = "estimated"  # a power model times time
-    SIMULATED = "simulated"  # the virtual GPU
-    IMPORTED = "imported"  # somebody else's measurement, with source and licence
-
-
-class Status(StrEnum):
-    """How a run ended."""
-
-    OK = "ok"
-    OOM = "oom"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-class Quality(StrEnum):
-    """Which protocol the windows followed."""
-
-    STANDARD = "standard"
-    QUICK = "quick"
-
-
-class Weights(StrEnum):
-    """What the parameters of the model under test were."""
-
-    PRETRAINED = "pretrained"
-    RANDOM = "random"
-    DEQUANTISED = "dequantised"  # read from a quantised file, computed with in full precision
-
-
-class EnergyMethod(StrEnum):
-    """How the energy of one kernel was inferred; it is never read."""
-
-    APPORTIONED = "apportioned"
-    REPLAY = "replay"
-    REGRESSED = "regressed"
-    IMPORTED = "imported"
-
-
-class Part(StrEnum):
-    """What a raw reading is a reading of."""
-
-    PREFILL = "prefill"
-    DECODE = "decode"
-    RUN = "run"
-    IDLE = "idle"
+#     (2026-11-24)  before any release: readings.lead_s, .kernels, .polled_energy_j; ledger_* and *_systematic95_j;
+#                   kernel_energies.wait_energy_j, .disagreement, .how
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +84,25 @@ class RunRow:
     status: Annotated[Status, "how the run ended"]
     status_detail: Annotated[str | None, "the reason for any status but ok; flags of a run that is ok"]
     energy_j: Annotated[float | None, "gross energy of one whole request, from a window of its own"]
-    energy_ci95_j: Annotated[float | None, "half width of the 95 % interval of energy_j"]
+    energy_ci95_j: Annotated[float | None, "half width of the 95 % interval of energy_j: repeats, counter and meter"]
+    energy_systematic95_j: Annotated[
+        float | None, "part of energy_ci95_j that every reading of these meters has alike (gain, offset)"
+    ] = None
     duration_s: Annotated[float | None, "duration of one whole request"]
+    duration_ci95_s: Annotated[float | None, "half width of the 95 % interval of duration_s"] = None
     idle_power_w: Annotated[float | None, "power with the model resident and nothing running"]
     residual_j: Annotated[
         float | None, "ledger: what idle, host gaps and independently measured kernels do not explain"
     ]
     residual_ci95_j: Annotated[float | None, "half width of the 95 % interval of residual_j"]
+    ledger_idle_j: Annotated[float | None, "ledger: idle power × duration_s"] = None
+    ledger_kernels_j: Annotated[
+        float | None, "ledger: active energy of all kernels, by ledger_method, never apportioned"
+    ] = None
+    ledger_gaps_j: Annotated[float | None, "ledger: active energy of the time in which no kernel ran"] = None
+    ledger_method: Annotated[
+        EnergyMethod | None, "how the ledger's kernels were measured: replay or regressed; null: there is no ledger"
+    ] = None
     trials: Annotated[int | None, "windows behind energy_j"]
     method: Annotated[str | None, "how energy_j was read, e.g. nvml-counter, rapl, codecarbon-cpu-load"]
     quality: Annotated[Quality, "protocol of the windows; quick is never released"]
@@ -139,7 +122,10 @@ class PhaseRow:
     phase: Annotated[Phase, "prefill or decode"]
     graph_id: Annotated[str | None, "row of `graphs`"]
     energy_j: Annotated[float | None, "gross energy of one pass, from this phase's own windows"]
-    energy_ci95_j: Annotated[float | None, "half width of the 95 % interval of energy_j"]
+    energy_ci95_j: Annotated[float | None, "half width of the 95 % interval of energy_j: repeats, counter and meter"]
+    energy_systematic95_j: Annotated[
+        float | None, "part of energy_ci95_j that every reading of these meters has alike (gain, offset)"
+    ] = None
     idle_energy_j: Annotated[float | None, "idle power × duration_s"]
     host_gap_energy_j: Annotated[
         float | None, "energy of the time in which no kernel ran; null where kernels were not traced"
@@ -202,6 +188,15 @@ class KernelEnergyRow:
     energy_ci95_j: Annotated[
         float | None, "half width of the 95 % interval of energy_j; null where the method gives none"
     ]
+    wait_energy_j: Annotated[
+        float | None, "collectives: part of energy_j spent waiting for the last rank; null: no collective, or not known"
+    ] = None
+    disagreement: Annotated[
+        float | None, "replay, regressed: active energy relative to that of the other of the two, less 1"
+    ] = None
+    how: Annotated[
+        str | None, "replay: eager or cuda_graph, cold or hot caches; regressed: windows behind it; else null"
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +221,7 @@ class ReadingRow:
     """One raw window as the meter gave it."""
 
     run_id: Annotated[str, "row of `runs`"]
-    part: Annotated[Part, "prefill, decode, run (the whole request) or idle"]
+    part: Annotated[Part, "prefill, decode, run (the whole request), idle; replay, mixture, waiting: kernels alone"]
     trial: Annotated[int, "0, 1, 2 … in the order taken, per part"]
     rank: Annotated[int, "rank whose device this is; on a CPU the first rank of the machine that the meter covers"]
     device_sha256: Annotated[str | None, "hash of the GPU's UUID; null for a CPU"]
@@ -234,9 +229,16 @@ class ReadingRow:
     provenance: Annotated[Provenance, "how this reading came about"]
     energy_j: Annotated[float, "energy in the window, on this device"]
     uncertainty_j: Annotated[float, "half width of the 95 % interval from the counter alone (step, alignment)"]
-    duration_s: Annotated[float, "length of the window, tail included"]
+    duration_s: Annotated[float, "length of the window, lead and tail included"]
+    lead_s: Annotated[float, "begin of the window in which the device idled, after its counter had moved"]
     tail_s: Annotated[float, "end of the window in which the device idled until its counter moved"]
     passes: Annotated[float, "passes of the part inside the window; 0 for idle"]
+    kernels: Annotated[
+        str | None, "replay, mixture, waiting: launches in one pass, JSON {phase: {kernel_id: launches}}; else null"
+    ] = None
+    polled_energy_j: Annotated[
+        float | None, "cross-check: instant power, polled and integrated over the window; null: not polled"
+    ] = None
     context_start_tokens: Annotated[int | None, "decode: tokens in the context at the window's first step"]
     started_s: Annotated[float, "monotonic time of the start, since the worker's first reading"]
     counter_start_j: Annotated[float, "the counter at the start, since an arbitrary origin"]

@@ -28,7 +28,7 @@ class Request:
 class Deployment:
     """What the request runs on."""
 
-    device: str  # "cuda" or "cpu"
+    device: str  # cuda, cpu, or virtual:NAME, a simulated GPU
     n_gpus: int  # 0 on the CPU
     ranks: int = 1  # worker processes that compute one run together
     nodes: int = 1  # machines they are spread over, the same number on each

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, cast
 
 from harness.campaign.options import Invocation, parse
-from harness.campaign.plan import Plan
+from harness.campaign.plan import VIRTUAL, Plan
 from harness.errors import HarnessError
 from harness.streams import Forgiving, speak_any_encoding
 
@@ -63,6 +63,11 @@ def _run(invocation: Invocation) -> int:
         for note in campaign.queue.notes:
             console.print(note, markup=False)
         launcher: Launcher = LocalLauncher(state=campaign.folder.state)
+        if plan.device.startswith(VIRTUAL):
+            from harness.campaign.virtual_launcher import VirtualLauncher
+
+            console.print(f"{plan.device}: simulated. Nothing here is measured, and no release takes it.", markup=False)
+            launcher = stack.enter_context(VirtualLauncher(campaign.upcoming()))
         if invocation.rendezvous is not None:
             from harness.campaign.nodes import Hub, Member, NodesLauncher
 

@@ -201,6 +201,7 @@ def example_readings(
             energy_j=energy_j,
             uncertainty_j=0.004 * energy_j,
             duration_s=duration_s,
+            lead_s=0.0,
             tail_s=0.0,
             passes=0.0 if part is Part.IDLE else 1.0,
             context_start_tokens=run.prompt_tokens if part is Part.DECODE else None,

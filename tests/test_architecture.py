@@ -1,6 +1,7 @@
 """The house: imports point down, heavy or foreign packages stay behind one door, files and functions stay small."""
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -10,13 +11,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"run", "doctor", "examination", "graph"}  # examination: the checks behind the doctor
-GROUND = {"streams", "units", "errors", "hardware", "hardware_file", "records", "requests", "kernels", ""}
+COMMANDS = {"run", "doctor", "calibrate", "examination", "graph"}  # examination: the checks behind the doctor
+GROUND = {
+    "streams",
+    "words",
+    "units",
+    "errors",
+    "carbon",
+    "hardware",
+    "hardware_file",
+    "records",
+    "requests",
+    "kernels",
+    "",
+}
 FLOORS = {
     "models": 1,
     "meters": 1,
     "tracing": 2,
     "measuring": 3,
+    "virtual": 3,
     "dataset": 4,
     "campaign": 5,
     "report": 6,
@@ -92,6 +106,17 @@ def test_the_predictor_sees_only_the_ground_floor_tracing_and_dataset_of_the_har
         for name in imported(path):
             if name.startswith("harness"):
                 assert floor(name) in {0, FLOORS["tracing"], FLOORS["dataset"]}, f"{place(path)} imports {name}"
+
+
+def test_what_evaluates_readings_cannot_see_the_truth_of_a_virtual_gpu() -> None:
+    allowed = {"virtual", "campaign", "calibrate"}
+    for path in SOURCES:
+        users = module_of(path).split(".")[1:2]
+        if any(name.startswith("harness.virtual") for name in imported(path)):
+            assert set(users) <= allowed, f"{place(path)} may not know the virtual machine"
+            assert users != ["campaign"] or "virtual" in path.stem or path.stem == "site", place(path)
+        if path.stem != "truth" and "truth" in path.read_text() and users != ["virtual"]:
+            assert not re.search(r"\.truth\b", path.read_text()), f"{place(path)} looks at the truth"
 
 
 def test_importing_the_harness_loads_nothing_heavy() -> None:

@@ -16,8 +16,8 @@ from harness.campaign.folder import STATE_FOLDER, CampaignFolder
 from harness.campaign.jobs import Job, run_id_of
 from harness.campaign.launchers import Launcher
 from harness.campaign.plan import Plan
-from harness.campaign.planning import Planned, Subject, find_subjects, planned_runs
-from harness.campaign.queue import QUEUE_FILE, QueuedRun, RunQueue
+from harness.campaign.planning import Planned, Subject, find_subjects, kernel_methods, planned_runs
+from harness.campaign.queue import QUEUE_FILE, QueuedRun, RunQueue, State
 from harness.campaign.rows import Outcome, run_row
 from harness.campaign.site import Site, find_site
 from harness.campaign.task import Task
@@ -115,6 +115,11 @@ class Campaign:
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
+    def upcoming(self) -> Iterator[Task]:
+        """The tasks that wait now, but for the first; for launchers that work ahead."""
+        waiting = [run.job for run in self.queue.runs() if run.state is State.WAITING]
+        return map(self._task, waiting[1:])
+
     def carry_out(self, launcher: Launcher, observer: Observer) -> Iterator[RunRow]:
         """Make every waiting run; yields each run once its row is on the disk."""
         for run in self.queue.unrecorded:
@@ -195,6 +200,7 @@ class Campaign:
             cpu_threads=self.plan.cpu_threads,
             collective_timeout_s=self.plan.collective_timeout_s,
             trace_kernels=self.plan.trace_kernels,
+            kernel_energy=kernel_methods(self.plan, site),
         )
 
 

@@ -90,6 +90,7 @@ class ProtocolCost:
     window_s: float  # shortest window; passes repeat until it is full
     trials: int
     traced_requests: float = 0.0  # whole requests' worth of time that tracing kernels takes
+    loops_s: float = 0.0  # all windows of kernels looped alone or in mixtures
 
 
 def estimate_request(
@@ -127,7 +128,7 @@ def estimate_run_s(estimate: Estimate, protocol: ProtocolCost) -> float:
     """Time of the whole run: prefill, decode and the request each fill a window in every trial."""
     parts = (estimate.prefill_s, estimate.decode_s, estimate.duration_s)
     windows_s = sum(max(protocol.window_s, part_s) for part_s in parts if part_s > 0)
-    fixed_s = protocol.load_s + protocol.idle_s + max(protocol.warmup_s, estimate.duration_s)
+    fixed_s = protocol.load_s + protocol.idle_s + protocol.loops_s + max(protocol.warmup_s, estimate.duration_s)
     return fixed_s + protocol.trials * windows_s + protocol.traced_requests * estimate.duration_s
 
 

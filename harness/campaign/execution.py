@@ -8,28 +8,33 @@ A ``Crew`` is what makes the run: this process alone, or rank 0 with others that
 
 import random
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 
 from harness.campaign.environment import environment_row
+from harness.campaign.flags import busy_notes, flags
 from harness.campaign.graph_rows import run_graphs
-from harness.campaign.kernel_rows import Counted, PhaseKernels, counted_by
+from harness.campaign.kernel_findings import kernel_findings
+from harness.campaign.kernel_loops import Replayable
+from harness.campaign.kernel_rows import Counted, PhaseKernels, ceilings_of_rank, counted_by, phase_splits
 from harness.campaign.prepared import Prepared
 from harness.campaign.rows import Loaded, Outcome, measurement_of, run_row, without_numbers
 from harness.campaign.task import Task
-from harness.campaign.works import WorkSpec
+from harness.campaign.watch import watching
+from harness.campaign.works import WorkSpec, kernel_works
 from harness.errors import HarnessError, MeterFailed, MeterUnavailable, MissingExtra, OutOfMemory
 from harness.kernels import Phase
 from harness.measuring.parts import decode_contexts
+from harness.measuring.precision import Precision, precision_of
 from harness.measuring.protocol import Protocol as WindowProtocol
 from harness.measuring.protocol import protocol_of
 from harness.measuring.results import SessionResult, Work
 from harness.measuring.session import Session
-from harness.measuring.windows import SteadyClock, WindowTaker
+from harness.measuring.windows import PausingClock, SteadyClock, WindowTaker
 from harness.meters.host import cpu_busy_share, host_facts
 from harness.meters.selection import MeterBank, meters_for
 from harness.models.memory import translate_out_of_memory
@@ -40,7 +45,6 @@ from harness.tracing.timeline import TracedKernel
 
 _TIMED_STEPS = 3
 _LISTENED_S = 0.5
-_BUSY_SHARE = 0.1  # of all cores; what an idle desktop needs stays well below
 _RESOLVED_STEPS = 3  # a window of fewer counter steps is refused
 
 
@@ -50,6 +54,7 @@ class _Traced:
 
     phases: tuple[PhaseKernels, ...] = ()
     notes: tuple[str, ...] = ()
+    replayable: Mapping[Phase, frozenset[str]] = field(default_factory=dict)
 
 
 class Crew(Protocol):
@@ -63,6 +68,15 @@ class Crew(Protocol):
         """What is recorded of those meters."""
         ...
 
+    @property
+    def clock(self) -> PausingClock:
+        """The clock that the meters and the works go by."""
+        ...
+
+    def precision(self, bank: MeterBank) -> Precision:
+        """How far those meters can be trusted."""
+        ...
+
     def load(self) -> None:
         """Load the model; comes before all that follows."""
         ...
@@ -73,6 +87,14 @@ class Crew(Protocol):
 
     def traced(self, phase: Phase) -> tuple[tuple[TracedKernel, ...], ...]:
         """The kernels of one pass of a phase on each rank."""
+        ...
+
+    def replayable(self, phase: Phase) -> Replayable:
+        """Which kernels of a phase that was traced can be run alone; comes before works of kernels."""
+        ...
+
+    def how_replayed(self) -> str:
+        """How kernels are launched in loops, as the dataset says it."""
         ...
 
     def found(self) -> Loaded:
@@ -89,6 +111,11 @@ class Solo:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self.clock: PausingClock = SteadyClock()
+
+    def precision(self, bank: MeterBank) -> Precision:
+        """What is known of the method, and what a calibration of this machine adds."""
+        return precision_of(bank.method)
 
     def meters(self) -> MeterBank:
         """Open the meters of the devices in use."""
@@ -111,6 +138,14 @@ class Solo:
         """The kernels of one rank."""
         return (self._prepared.traced(phase),)
 
+    def replayable(self, phase: Phase) -> Replayable:
+        """Those that could be recorded."""
+        return self._prepared.replayable(phase)
+
+    def how_replayed(self) -> str:
+        """As the prepared model launches them."""
+        return self._prepared.how_replayed
+
     def found(self) -> Loaded:
         """What was found on loading."""
         return self._prepared.found()
@@ -120,13 +155,13 @@ class Solo:
         return ()
 
 
-def carry_out(task: Task, *, started_at_utc: str) -> Measurement:
-    """Measure one run. What goes wrong with the run becomes its status and reason.
+def carry_out(task: Task, *, started_at_utc: str, crew: Crew | None = None) -> Measurement:
+    """Measure one run, by default alone. What goes wrong with the run becomes its status and reason.
 
     Raises ``MissingExtra``, ``MeterUnavailable`` and ``MeterFailed``: the machine is at fault, not the run.
     """
     try:
-        return measure(task, started_at_utc, Solo(task))
+        return measure(task, started_at_utc, crew or Solo(task))
     except (MissingExtra, MeterUnavailable, MeterFailed):
         raise
     except OutOfMemory as error:
@@ -146,20 +181,30 @@ def measure(task: Task, started_at_utc: str, crew: Crew) -> Measurement:
     with _bank(crew) as bank:
         with translate_out_of_memory(f"running {task.job.request.model}"), marked(f"run:{task.job.run_id}"):
             crew.load()
+            kernels = _Traced()
+            if task.kernel_energy:  # loops need to know the kernels
+                kernels = _recorded(crew, _traced(task, crew))
             busy_before = _busy_with_others(task)
-            session = _session(task, bank, crew)
+            with watching(bank) as watch:
+                session = _session(task, bank, crew, kernels)
             busy_after = _busy_with_others(task)
         found = crew.found()
-        with marked(f"run:{task.job.run_id}"):
-            kernels = _traced(task, crew) if task.trace_kernels else _Traced()
+        if task.trace_kernels and not task.kernel_energy:
+            with marked(f"run:{task.job.run_id}"):
+                kernels = _traced(task, crew)
         graphs = run_graphs(task)
         environment = environment_row(bank=bank, host=host_facts(), gpu=task.gpu, ceilings=task.ceilings)
         counted = crew.counted(bank)
+    session = watch.checked(session)
+    splits = phase_splits(task, session, counted, kernels.phases)
+    findings = kernel_findings(task.job.run_id, session, counted, splits, how=crew.how_replayed())
     whole = session.part(Part.RUN)
     notes = (
         *flags(session, protocol_of(task.quality)),
+        *watch.notes(session),
         *busy_notes(busy_before, busy_after),
         *kernels.notes,
+        *findings.notes,
         *graphs.notes,
     )
     outcome = Outcome(
@@ -169,13 +214,15 @@ def measure(task: Task, started_at_utc: str, crew: Crew) -> Measurement:
         environment_id=environment.environment_id,
         gpu=task.gpu,
     )
-    run = run_row(task, outcome, loaded=found, counted=counted, session=session)
+    run = run_row(task, outcome, loaded=found, counted=counted, session=session, ledger=findings.ledger)
     return measurement_of(
         task,
         session,
         counted,
-        kernels.phases,
+        splits,
         run=run,
+        findings=findings,
+        watch=watch,
         environment=environment,
         rank_times=crew.rank_times(session),
         graphs=graphs,
@@ -187,7 +234,7 @@ def _bank(crew: Crew) -> Iterator[MeterBank]:
     """The meters of this run, with the step of a hardware counter as it is on this machine."""
     bank = crew.meters()
     try:
-        if bank.provenance is Provenance.MEASURED:
+        if bank.provenance is not Provenance.ESTIMATED:
             bank.measure_steps()
         yield bank
     finally:
@@ -199,25 +246,44 @@ def _busy_with_others(task: Task) -> float | None:
     return cpu_busy_share(_LISTENED_S) if task.job.deployment.device == "cpu" else None
 
 
-def busy_notes(before: float | None, after: float | None) -> tuple[str, ...]:
-    """What to say about other work on the CPU that was measured."""
-    shares = [share for share in (before, after) if share is not None and share > _BUSY_SHARE]
-    if not shares:
-        return ()
-    return (f"others used {max(shares):.0%} of the CPU while the run rested: its energy and time include them",)
-
-
-def _session(task: Task, bank: MeterBank, crew: Crew) -> SessionResult:
-    protocol, clock = protocol_of(task.quality), SteadyClock()
+def _session(task: Task, bank: MeterBank, crew: Crew, traced: _Traced) -> SessionResult:
+    protocol, clock = protocol_of(task.quality), crew.clock
     window_s = protocol.shortest_window_s(bank.step_s)
-    taker = WindowTaker(bank, clock, shortest_s=_RESOLVED_STEPS * bank.step_s)
+    taker = WindowTaker(bank, clock, shortest_s=_RESOLVED_STEPS * bank.step_s, precision=crew.precision(bank))
     rng = random.Random(f"{task.seed} {task.job.run_id}")  # noqa: S311  an order of windows, no secret
-    works = _works(task.job.request, crew, protocol, clock, window_s)
+    works = [*_works(task.job.request, crew, protocol, clock, window_s), *_loops(task, crew, traced, rng)]
     return Session(taker, clock, protocol, window_s=window_s, rng=rng, limit_s=task.limit_s).measure(works)
 
 
+def _loops(task: Task, crew: Crew, traced: _Traced, rng: random.Random) -> list[Work]:
+    """Kernels looped alone and in mixtures, as far as they were traced and can be run alone."""
+    phases = {
+        each.phase: [kernel for kernel in each.ranks[0] if kernel.kernel_id in traced.replayable[each.phase]]
+        for each in traced.phases
+    }
+    return [crew.work(spec) for spec in kernel_works(phases, task.kernel_energy, ceilings_of_rank(task), rng)]
+
+
+def _recorded(crew: Crew, traced: _Traced) -> _Traced:
+    """What was traced, with the kernels that can be run alone. What fails here costs their loops only."""
+    found, notes = {}, list(traced.notes)
+    for phase in (each.phase for each in traced.phases):
+        try:
+            with translate_out_of_memory(f"recording kernels of {phase}"):
+                recorded = crew.replayable(phase)
+            found[phase] = recorded.kernel_ids
+            notes += [recorded.note] if recorded.note else []
+        except Exception as error:  # noqa: BLE001  any operator may refuse to be run again; the energies are still read
+            traceback.print_exc()
+            found[phase] = frozenset()
+            notes.append(
+                f"kernels of {phase} cannot be run alone: {str(error).splitlines()[0] if str(error) else error!r}"
+            )
+    return replace(traced, replayable=found, notes=tuple(notes))
+
+
 def _works(
-    request: Request, crew: Crew, protocol: WindowProtocol, clock: SteadyClock, window_s: float
+    request: Request, crew: Crew, protocol: WindowProtocol, clock: PausingClock, window_s: float
 ) -> Sequence[Work]:
     """Prefill, decode in as many windows as its length asks for, and the whole request."""
     works = [crew.work(WorkSpec(part=Part.PREFILL)), crew.work(WorkSpec(part=Part.RUN))]
@@ -233,7 +299,7 @@ def _works(
 
 
 def _segment_steps(
-    request: Request, crew: Crew, protocol: WindowProtocol, clock: SteadyClock, window_s: float
+    request: Request, crew: Crew, protocol: WindowProtocol, clock: PausingClock, window_s: float
 ) -> int | None:
     """Steps that fill a window, where the whole decode is many windows long; None: run it whole."""
     timed_steps = min(_TIMED_STEPS, request.decode_steps)
@@ -260,23 +326,9 @@ def _traced(task: Task, crew: Crew) -> _Traced:
                 phases.append(PhaseKernels(phase=phase, ranks=crew.traced(phase)))
         except Exception as error:  # noqa: BLE001  the profiler may fail in any way; the energies are read already
             traceback.print_exc()
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            notes.append(f"kernels of {phase} not traced: {reason}")
+            notes.append(f"kernels of {phase} not traced: {_in_short(error)}")
     return _Traced(phases=tuple(phases), notes=tuple(notes))
 
 
-def flags(session: SessionResult, protocol: WindowProtocol) -> tuple[str, ...]:
-    """What a reader of the run should know beside its numbers."""
-    rejected = [taken for taken in session.windows if taken.rejected is not None]
-    notes = [f"{len(rejected)} of {len(session.windows)} windows rejected: {rejected[0].rejected}"] if rejected else []
-    for part in (Part.PREFILL, Part.DECODE, Part.RUN):
-        result = session.part(part)
-        if result is None:
-            continue
-        if result.energy_j is None:
-            notes.append(f"no usable window of {part}")
-        elif result.energy_j.relative > protocol.half_width_target:
-            notes.append(
-                f"{part}: 95 % half width {result.energy_j.relative:.1%}, wanted {protocol.half_width_target:.0%}"
-            )
-    return tuple(notes)
+def _in_short(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness.campaign.task import Task
 from harness.campaign.works import traced_steps
 from harness.errors import HarnessError
 from harness.kernels import Phase
 from harness.models.facts import unquantised_config
+from harness.models.source import ModelSource
 from harness.records import GraphRow
 from harness.tracing.capture import GraphCapture
 from harness.tracing.graph import KernelGraph, edges_json, kernels_json
@@ -31,23 +33,54 @@ def run_graphs(task: Task) -> RunGraphs:
     """Capture the prefill and the decode step in the middle, the one that is traced; what fails becomes a note."""
     request, deployment = task.job.request, task.job.deployment
     graphs, notes = [], []
+    wanted = [(Phase.PREFILL, request.prompt_tokens)]
+    if request.decode_steps:
+        wanted.append((Phase.DECODE, traced_steps(request).context_tokens))
     try:
-        capture = GraphCapture(
-            unquantised_config(task.source),
-            model=request.model,
-            dtype=request.dtype,
-            attention=deployment.attention,
-            tensor_parallel=deployment.ranks,
-            trust_remote_code=task.source.trust_remote_code,
-        )
-        batch, cache = request.batch_size, deployment.kv_cache
-        graphs.append(capture.capture(Phase.PREFILL, batch_size=batch, tokens=request.prompt_tokens, kv_cache=cache))
-        if request.decode_steps:
-            middle = traced_steps(request).context_tokens
-            graphs.append(capture.capture(Phase.DECODE, batch_size=batch, tokens=middle, kv_cache=cache))
+        for phase, tokens in wanted:
+            graph = captured(
+                task.source,
+                request.dtype,
+                deployment.attention,
+                deployment.ranks,
+                phase,
+                request.batch_size,
+                tokens,
+                kv_cache=deployment.kv_cache,
+            )
+            graphs.append(graph)
     except HarnessError as error:
         notes.append(f"no kernel graph: {str(error).splitlines()[0]}")
     return RunGraphs(graphs=tuple(graphs), notes=tuple(notes))
+
+
+@lru_cache(maxsize=4)
+def _capture(source: ModelSource, dtype: str, attention: str, ranks: int) -> GraphCapture:
+    return GraphCapture(
+        unquantised_config(source),
+        model=source.name,
+        dtype=dtype,
+        attention=attention,
+        tensor_parallel=ranks,
+        trust_remote_code=source.trust_remote_code,
+    )
+
+
+@lru_cache(maxsize=256)
+def captured(
+    source: ModelSource,
+    dtype: str,
+    attention: str,
+    ranks: int,
+    phase: Phase,
+    batch_size: int,
+    tokens: int,
+    *,
+    kv_cache: bool,
+) -> KernelGraph:
+    """The graph of a pass, captured once in this process; raises ``CannotCapture`` and ``UsageError``."""
+    capture = _capture(source, dtype, attention, ranks)
+    return capture.capture(phase, batch_size=batch_size, tokens=tokens, kv_cache=kv_cache)
 
 
 def graph_row(graph: KernelGraph) -> GraphRow:

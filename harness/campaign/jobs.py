@@ -61,6 +61,8 @@ def run_id_of(request: Request, deployment: Deployment, plan: Plan, gpu: str, ve
     settings = {name: getattr(plan, name) for name in _RUN_SETTINGS}
     if plan.random_weights:
         settings["seed"] = plan.seed
+    if plan.kernel_energy != "auto":
+        settings["kernel_energy"] = plan.kernel_energy
     content = {
         "request": asdict(request),
         "deployment": _identity(deployment),

@@ -12,7 +12,7 @@ from harness.campaign.graph_rows import places
 from harness.campaign.task import Task
 from harness.kernels import Phase
 from harness.measuring.attribution import Apportionment, Ceilings, KernelShare, apportion
-from harness.measuring.results import SessionResult
+from harness.measuring.results import SessionResult, work_energy_j
 from harness.meters.selection import MeterBank
 from harness.records import EnergyMethod, KernelEnergyRow, KernelRow, Part, Provenance
 from harness.tracing.graph import KernelGraph
@@ -85,12 +85,20 @@ def split_phase(task: Task, session: SessionResult, counted: Counted, traced: Ph
                 energy_j=energy_j * share.energy,
                 duration_s=duration_s,
                 idle_power_w=session.idle.mean_power_w * share.idle,
-                ceilings=_ceilings_of_rank(task),
+                ceilings=ceilings_of_rank(task),
                 host_is_device=task.job.deployment.device == "cpu",
             )
             for kernels, share in zip(traced.ranks, shares, strict=True)
         ),
     )
+
+
+def phase_splits(
+    task: Task, session: SessionResult, counted: Counted, traced: Sequence[PhaseKernels]
+) -> dict[Phase, PhaseSplit]:
+    """The phases whose energy is known and whose kernels were traced."""
+    found = (split_phase(task, session, counted, each) for each in traced)
+    return {split.phase: split for split in found if split is not None}
 
 
 def kernel_rows(run_id: str, split: PhaseSplit, graph: KernelGraph | None = None) -> tuple[KernelRow, ...]:
@@ -147,7 +155,7 @@ def _kernel_row(run_id: str, phase: Phase, rank: int, share: KernelShare, graph_
     )
 
 
-def _ceilings_of_rank(task: Task) -> Ceilings:
+def ceilings_of_rank(task: Task) -> Ceilings:
     """Those of a device; ranks on a CPU share its ceilings."""
     deployment, whole = task.job.deployment, task.ceilings
     sharing = deployment.ranks // deployment.nodes if deployment.device == "cpu" else 1
@@ -159,15 +167,9 @@ def _ceilings_of_rank(task: Task) -> Ceilings:
 
 def _rank_shares(session: SessionResult, counted: Counted, part: Part, ranks: int) -> tuple[_RankShare, ...]:
     """Shares of the ranks in energy and idle power; each adds up to 1."""
-    idle = session.idle
-    idle_w = [
-        (before_j / idle.before.duration_s + after_j / idle.after.duration_s) / 2
-        for before_j, after_j in zip(idle.before.energies_j, idle.after.energies_j, strict=True)
-    ]
+    idle_w = session.idle.mean_powers_w
     used = [taken.window for taken in session.windows if taken.part is part and taken.rejected is None]
-    energies_j = [
-        sum(window.energies_j[meter] - idle_w[meter] * window.tail_s for window in used) for meter in range(len(idle_w))
-    ]
+    energies_j = [sum(work_energy_j(window, session.idle, meter) for window in used) for meter in range(len(idle_w))]
     energy, power = _of_ranks(energies_j, counted.ranks, ranks), _of_ranks(idle_w, counted.ranks, ranks)
     return tuple(_RankShare(energy=energy[rank], idle=power[rank]) for rank in range(ranks))
 

@@ -27,6 +27,7 @@ _LOG_TAIL_BYTES = 4000
 RANKS_SUFFIX = ".ranks"  # of the folder beside the result in which an agent keeps the logs of its ranks
 _GONE_S = 10.0  # what is killed is gone in milliseconds, unless it hangs in the kernel
 CANNOT_MEASURE = 69  # exit code of a worker whose meters or packages failed; EX_UNAVAILABLE of sysexits.h
+SPOILED = 75  # exit code of a worker whose counter misbehaved in passing; EX_TEMPFAIL of sysexits.h
 CANNOT_WRITE = 74  # exit code of a worker that measured and could not write it down; EX_IOERR of sysexits.h
 _OOM_COUNTER = Path("/proc/vmstat")
 
@@ -165,6 +166,8 @@ def _death(returncode: int, log: Path, *, kernel_killed: bool) -> HarnessError:
     last = tail[-1] if tail else "it printed nothing"
     if returncode == CANNOT_MEASURE:
         return CannotMeasure("\n".join(tail[-3:]) + "\nOnce that is mended, the same command goes on with this run.")
+    if returncode == SPOILED:
+        return WorkerDied("\n".join(tail[-3:]))
     if returncode == CANNOT_WRITE:
         return CannotWrite(
             f"A run was measured, and its result could not be written: {last}\n"

@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from harness import __version__
 from harness.campaign.fields import Field, RequestSpec, closest
-from harness.campaign.plan import Plan, implied_sampling, plan_fields, read_table
+from harness.campaign.plan import Plan, implied_sampling, plan_fields
+from harness.campaign.plan_file import read_table
 from harness.errors import UsageError
 
 _GROUPS = {

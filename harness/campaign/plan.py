@@ -7,7 +7,6 @@ it is asked to go on with the same work.
 import hashlib
 import json
 import re
-import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from harness.campaign.fields import Field, Option, RequestSpec, closest, read_value, shown
+from harness.campaign.plan_file import read_table, toml_request, toml_value
 from harness.errors import UsageError
 from harness.records import Quality
 
-MAX_PLAN_BYTES = 1_000_000
 MAX_REQUESTS = 100_000
 MAX_TOKENS = 10_000_000
 
@@ -27,7 +26,14 @@ _MODEL = "model"
 _DEPLOYMENT = "deployment"
 _REQUESTS = "requests"
 _PROTOCOL = "protocol"
-_LATER = {"parallelism": "tensor", "nodes": 1, "collective_timeout_s": 600.0}  # without them a plan keeps its old id
+VIRTUAL = "virtual:"  # before the name of a simulated GPU
+_DEVICES = ("auto", "cpu", "cuda")
+_LATER = {
+    "parallelism": "tensor",
+    "nodes": 1,
+    "collective_timeout_s": 600.0,
+    "kernel_energy": "auto",
+}  # without them a plan keeps its old id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +75,13 @@ class Plan:
         bool, Option(text="keep keys and values; without it every token recomputes the whole context", group=_MODEL)
     ] = True
     device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        Option(text="what computes; auto: the GPUs found, else the CPU", group=_DEPLOYMENT),
+        str,
+        Option(
+            text="what computes: cuda, cpu, or a simulated GPU as virtual:NAME or virtual:FILE.toml; auto: the GPUs "
+            "found, else the CPU",
+            group=_DEPLOYMENT,
+            metavar="DEVICE",
+        ),
     ] = "auto"
     gpus: Annotated[
         tuple[int, ...],
@@ -184,6 +195,14 @@ class Plan:
         ),
     ] = None
     trace_kernels: Annotated[bool, Option(text="trace kernels in a pass of its own", group=_PROTOCOL)] = True
+    kernel_energy: Annotated[
+        Literal["auto", "apportioned", "replay", "regressed", "all"],
+        Option(
+            text="energy of kernels. apportioned: their shares of their phase; replay: also looped alone; regressed: "
+            "also over mixtures of them; auto: all on virtual GPUs, else apportioned",
+            group=_PROTOCOL,
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         for field in plan_fields():
@@ -215,9 +234,9 @@ class Plan:
         for field in plan_fields():
             value = getattr(self, field.name)
             if field.item_kind is RequestSpec:
-                tables += [f"\n[[requests]]\n{_toml_lines(request)}" for request in value]
+                tables += [f"\n[[requests]]\n{toml_request(request)}" for request in value]
             elif value is not None:
-                lines.append(f"# {field.option.text}\n{field.name} = {_toml(value)}")
+                lines.append(f"# {field.option.text}\n{field.name} = {toml_value(value)}")
         return "\n".join(lines) + "\n" + "".join(tables)
 
     @property
@@ -267,30 +286,6 @@ def implied_sampling(table: Mapping[str, object]) -> str:
     return "grid" if "prompt_tokens" in table or "output_tokens" in table else "trace"
 
 
-def read_table(path: Path) -> dict[str, object]:
-    """Read the keys and values of a TOML file of at most 1 MB; raises ``UsageError``."""
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError(0, "it is no file")  # a pipe would be waited for for ever
-        with path.open("rb") as file:
-            content = file.read(MAX_PLAN_BYTES + 1)
-    except (OSError, ValueError) as problem:  # ValueError: a path with a null byte
-        reason = getattr(problem, "strerror", None) or problem
-        raise UsageError(f"The plan {shown(str(path))} cannot be read: {reason}.\nName a TOML file.") from problem
-    if len(content) > MAX_PLAN_BYTES:
-        raise UsageError(
-            f"{path} is larger than {MAX_PLAN_BYTES:,} bytes, so it is no plan.\nName the plan's TOML file."
-        )
-    try:
-        return tomllib.loads(content.decode())
-    except RecursionError as problem:
-        raise UsageError(
-            f"{path} is nested too deeply to be a plan.\nA plan has keys, lists and [[requests]]."
-        ) from problem
-    except ValueError as problem:  # not UTF-8, not TOML, or a number that is too long
-        raise UsageError(f"{path} is not a valid TOML file: {problem}.\nCorrect it there.") from problem
-
-
 def _check_sampling(plan: Plan) -> None:
     for field in plan_fields():
         users = field.option.used_by
@@ -309,7 +304,17 @@ def _check_sampling(plan: Plan) -> None:
 
 
 def _check_deployment(plan: Plan) -> None:
+    if plan.device not in _DEVICES and not plan.device.startswith(VIRTUAL):
+        raise UsageError(
+            f"device (--device): {shown(plan.device)} is not allowed.\n"
+            f"{closest(plan.device, _DEVICES)} Or {VIRTUAL}NAME for a simulated GPU, such as {VIRTUAL}h100-sxm."
+        )
     _check_spread(plan)
+    if plan.kernel_energy not in {"auto", "apportioned"} and not plan.trace_kernels:
+        raise UsageError(
+            f"kernel_energy = {plan.kernel_energy} needs to know the kernels, and trace_kernels is off.\n"
+            "Leave out --no-trace-kernels."
+        )
     if plan.device == "cpu" and plan.attention == "flash_attention_2":
         raise UsageError("attention = flash_attention_2 needs a GPU.\nOn the CPU use sdpa or eager.")
     if plan.revision is not None and len(plan.models) > 1:
@@ -336,15 +341,3 @@ def _check_spread(plan: Plan) -> None:
             f"{uneven[0]} (--gpus) cannot be spread evenly over {plan.nodes} machines (--nodes).\n"
             f"Ask for a multiple of {plan.nodes}: --gpus counts those of all machines together."
         )
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, str):
-        return json.dumps(str(value), ensure_ascii=False)  # a JSON string without control characters is a TOML string
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def _toml_lines(request: RequestSpec) -> str:
-    return "".join(f"{name.name} = {getattr(request, name.name)}\n" for name in fields(request))

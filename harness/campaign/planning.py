@@ -15,11 +15,14 @@ from harness.measuring.protocol import protocol_of
 from harness.models.facts import ModelFacts, model_facts, unquantised_config
 from harness.models.loading import check_attention
 from harness.models.source import ModelSource, default_model, resolve
+from harness.records import EnergyMethod, Provenance
 from harness.requests import Deployment, Request
 from harness.tracing.capture import GraphCapture
 
 _START_S = 8.0  # start Python, import torch and transformers
 _LOAD_BYTES_PER_S = 1e9  # weights from disk
+_LOOPS = 30  # kernels of both phases that are worth a loop of their own, with the empty and the late ones
+_MIXTURES = 80
 _LOOSE_REQUESTS = 3.0  # whole requests run outside windows: timing passes, caches to decode from, tracing
 
 
@@ -54,7 +57,7 @@ def find_subjects(plan: Plan, site: Site, *, download: bool = True) -> tuple[Sub
         source = resolve(
             reference,
             revision=plan.revision,
-            random_weights=plan.random_weights,
+            random_weights=plan.random_weights or site.provenance is Provenance.SIMULATED,  # none are loaded
             trust_remote_code=plan.trust_remote_code,
             download=download,
         )
@@ -148,7 +151,7 @@ def _stage(plan: Plan, site: Site, subject: Subject, deployment: Deployment) -> 
         size=model_size(subject.facts, site.dtype),
         passes=passes_of(subject, deployment, site.dtype, machine),
         machine=machine,
-        protocol=_protocol_cost(plan, subject.facts.weight_bytes(site.dtype)),
+        protocol=_protocol_cost(plan, site, subject.facts.weight_bytes(site.dtype)),
     )
 
 
@@ -203,8 +206,19 @@ def formula_passes(facts: ModelFacts, dtype: str, machine: Machine) -> FormulaPa
     )
 
 
-def _protocol_cost(plan: Plan, weight_bytes: int) -> ProtocolCost:
+def kernel_methods(plan: Plan, site: Site) -> tuple[EnergyMethod, ...]:
+    """How kernels are measured beside being apportioned; on a virtual GPU, where time costs nothing, in every way."""
+    every = (EnergyMethod.REPLAY, EnergyMethod.REGRESSED)
+    if plan.kernel_energy == "auto":
+        return every if site.provenance is Provenance.SIMULATED and plan.trace_kernels else ()
+    return tuple(method for method in every if plan.kernel_energy in {"all", method.value})
+
+
+def _protocol_cost(plan: Plan, site: Site, weight_bytes: int) -> ProtocolCost:
     protocol = protocol_of(plan.quality)
+    methods = kernel_methods(plan, site)
+    windows = _LOOPS * protocol.trials_min * (EnergyMethod.REPLAY in methods)
+    windows += _MIXTURES * (EnergyMethod.REGRESSED in methods)
     return ProtocolCost(
         load_s=_START_S + weight_bytes / _LOAD_BYTES_PER_S,
         warmup_s=protocol.warm_up_s,
@@ -212,6 +226,7 @@ def _protocol_cost(plan: Plan, weight_bytes: int) -> ProtocolCost:
         window_s=protocol.window_s,
         trials=protocol.trials_min,
         traced_requests=_LOOSE_REQUESTS,
+        loops_s=windows * protocol.window_s * protocol.kernel_window_share,
     )
 
 

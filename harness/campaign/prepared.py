@@ -1,9 +1,11 @@
 """A loaded model with the prompts of one request: the works that its windows repeat, and the traces of its phases."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
+from harness.campaign.kernel_loops import KernelWork, Replayable, replayable
 from harness.campaign.rows import Loaded
 from harness.campaign.task import Task
 from harness.campaign.works import WorkSpec, traced_steps
@@ -15,6 +17,7 @@ from harness.models.memory import peak_memory_bytes
 from harness.models.prompts import prompt_kind, prompt_token_ids
 from harness.models.steps import Stepper
 from harness.records import Part
+from harness.tracing.relaunch import Relaunch
 from harness.tracing.timeline import TracedKernel, trace
 
 _TRACED_PASSES = 3
@@ -23,7 +26,8 @@ _TRACED_PASSES = 3
 class Prepared:
     """One rank's model, or the whole of it."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, late: bool = False) -> None:
+        """``late``: this rank is the one that others wait for where a work is to show waiting."""
         self.request, deployment = task.job.request, task.job.deployment
         self._loaded = load(
             task.source,
@@ -38,6 +42,15 @@ class Prepared:
         self.stepper = Stepper(self._loaded, kv_cache=deployment.kv_cache)
         self._seed = task.seed
         self._ranks = deployment.ranks
+        self._late = late
+        self._rows: dict[Phase, tuple[TracedKernel, ...]] = {}
+        self._relaunches: dict[Phase, Relaunch] = {}
+        self._hows: set[str] = set()
+
+    @property
+    def how_replayed(self) -> str:
+        """How kernels are launched in loops: ``eager, rotated``, or several of such where they differ."""
+        return "; ".join(sorted(self._hows))
 
     def found(self) -> Loaded:
         """What is recorded of the model, with the memory used so far."""
@@ -55,6 +68,10 @@ class Prepared:
 
     def work(self, spec: WorkSpec) -> Work:
         """The work that ``spec`` describes."""
+        if spec.kernels:
+            work = KernelWork(spec, self._relaunches, self.stepper.synchronize, late=self._late)
+            self._hows.update(work.how())
+            return work
         if spec.part is Part.PREFILL:
             return PrefillWork(self.stepper, self.prompt, self.request)
         if spec.part is Part.RUN:
@@ -69,6 +86,36 @@ class Prepared:
         Of a decode the step in the middle is traced (or both of them), a few times: what a step costs is linear in its
         context, so the middle step times the steps is the whole.
         """
+        self._rows[phase] = self._traced(phase, start)
+        return self._rows[phase]
+
+    def replayable(self, phase: Phase, ids: Sequence[str] | None = None) -> Replayable:
+        """Record the kernels of a traced phase, to run them alone; ``ids`` renames them as all ranks call them."""
+        rows = self._rows[phase]
+        if ids is not None:
+            rows = tuple(replace(row, kernel_id=name) for row, name in zip(rows, ids, strict=True))
+        spec = WorkSpec(part=Part.PREFILL) if phase is Phase.PREFILL else traced_steps(self.request)
+        work = self.work(spec)
+        work.prepare(_TRACED_PASSES)
+        work.run(1)
+        self._relaunches[phase] = Relaunch.record(
+            self.model,
+            phase,
+            lambda: work.run(1),
+            kernels=rows,
+            dtype=self.request.dtype,
+            device=self.device,
+            ranks=self._ranks,
+        )
+        work.release()
+        return replayable(self._relaunches[phase], rows)
+
+    def release(self) -> None:
+        """Let go of what was recorded; comes before the process group is left."""
+        for relaunch in self._relaunches.values():
+            relaunch.release()
+
+    def _traced(self, phase: Phase, start: Callable[[], None]) -> tuple[TracedKernel, ...]:
         if phase is Phase.PREFILL:
             return self._trace(phase, self.work(WorkSpec(part=Part.PREFILL)), 1, start)
         middle = traced_steps(self.request)

@@ -21,7 +21,6 @@ import torch.distributed as dist
 
 from harness.errors import RunError
 
-_COMMAND_BYTES = 1024
 _PATIENCE = timedelta(days=1)  # for commands: the campaign's own limit ends a run that hangs
 
 
@@ -49,6 +48,7 @@ class Verb(StrEnum):
     RUN = "run"
     RELEASE = "release"
     TRACE = "trace"
+    KERNELS = "kernels"  # record those of a phase, under the names that all ranks use
     FOUND = "found"
     END = "end"
 
@@ -132,17 +132,18 @@ class Team:
 
     def tell(self, command: Command, ranks: Sequence[int] | None = None) -> None:
         """Rank 0: send a command, to all others unless told to whom."""
-        message = torch.zeros(_COMMAND_BYTES, dtype=torch.uint8)
-        data = command.to_json().encode()
-        message[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        data = torch.frombuffer(bytearray(command.to_json().encode()), dtype=torch.uint8)
         for rank in self.place.others if ranks is None else ranks:
-            dist.send(message, rank, group=self._orders)
+            dist.send(torch.tensor([data.numel()]), rank, group=self._orders)
+            dist.send(data, rank, group=self._orders)
 
     def hear(self) -> Command:
         """Other ranks: wait for a command."""
-        message = torch.zeros(_COMMAND_BYTES, dtype=torch.uint8)
+        size = torch.zeros(1, dtype=torch.int64)
+        dist.recv(size, 0, group=self._orders)
+        message = torch.zeros(int(size.item()), dtype=torch.uint8)
         dist.recv(message, 0, group=self._orders)
-        return Command.from_json(bytes(message.tolist()).rstrip(b"\0").decode())
+        return Command.from_json(bytes(message.numpy()).decode())
 
     def answer(self, text: str) -> None:
         """Other ranks: send text of any length to rank 0."""

@@ -100,6 +100,8 @@ def report_of(rank: int, error: BaseException) -> Report:
     reason = str(error).strip() or type(error).__name__
     if isinstance(error, OutOfMemory):
         ending = Ending.OUT_OF_MEMORY
+    elif isinstance(error, MeterFailed) and error.passing:
+        ending = Ending.DIED
     elif isinstance(error, MissingExtra | MeterUnavailable | MeterFailed):
         ending = Ending.MACHINE
     elif isinstance(error, RanksSilent):

@@ -13,6 +13,7 @@ from dataclasses import asdict
 
 import psutil
 
+from harness.campaign.kernel_loops import Replayable
 from harness.campaign.kernel_rows import Counted, counted_by
 from harness.campaign.laps import Lap, RankPlace, rank_time_rows
 from harness.campaign.prepared import Prepared
@@ -24,7 +25,9 @@ from harness.campaign.task import Task
 from harness.campaign.works import WorkSpec
 from harness.errors import RunError
 from harness.kernels import KernelKind, Phase
+from harness.measuring.precision import Precision, precision_of
 from harness.measuring.results import SessionResult, Work
+from harness.measuring.windows import PausingClock, SteadyClock
 from harness.meters.selection import MeterBank, meters_for
 from harness.models.memory import translate_out_of_memory
 from harness.records import RankTimeRow
@@ -40,6 +43,16 @@ class Lead:
         self._team = team
         self._laps: list[Lap] = []
         self._works = 0
+        self._ids: dict[Phase, list[list[str]]] = {}  # of the kernels of each rank, in the order of its trace
+        self.clock: PausingClock = SteadyClock()
+
+    def precision(self, bank: MeterBank) -> Precision:
+        """What is known of the method, and what a calibration of this machine adds."""
+        return precision_of(bank.method)
+
+    def how_replayed(self) -> str:
+        """As this rank's prepared model launches them."""
+        return self._prepared.how_replayed
 
     def meters(self) -> MeterBank:
         """Open the meters of all machines, one reader on each."""
@@ -71,7 +84,19 @@ class Lead:
             mine = self._prepared.traced(phase, self._team.meet)
         finally:  # whatever became of it here: an answer that is not taken would be taken for the next one
             answers = [(rank, self._team.answer_of(rank)) for rank in self._team.place.others]
-        return align([mine, *(_kernels_of(rank, answer) for rank, answer in answers)])
+        aligned = align([mine, *(_kernels_of(rank, answer) for rank, answer in answers)])
+        self._ids[phase] = [[kernel.kernel_id for kernel in kernels] for kernels in aligned]
+        return aligned
+
+    def replayable(self, phase: Phase) -> Replayable:
+        """The kernels that every rank can run alone."""
+        ids = self._ids[phase]
+        self._team.tell(Command(verb=Verb.KERNELS, text=json.dumps([phase.value, ids])))
+        mine = self._prepared.replayable(phase, ids[0])
+        found = mine.kernel_ids.intersection(
+            *(json.loads(self._team.answer_of(rank)) for rank in self._team.place.others)
+        )
+        return Replayable(kernel_ids=found, note=mine.note)
 
     def found(self) -> Loaded:
         """What was found on loading, with the memory of the rank that used most."""
@@ -93,6 +118,7 @@ class Lead:
     def dismiss(self) -> None:
         """Let the others go; the run is over. Raises where they are not there any more."""
         self._team.tell(Command(verb=Verb.END))
+        self._prepared.release()
         self._team.meet()
 
 
@@ -111,12 +137,14 @@ class Follower:
             while (command := self._team.hear()).verb is not Verb.END:
                 self._obey(command)
         self._reader.close()
+        self._prepared.release()
         self._team.meet()
 
     def _obey(self, command: Command) -> None:
         match command.verb:
             case Verb.LOAD:
-                self._prepared = Prepared(self._task)
+                place = self._team.place
+                self._prepared = Prepared(self._task, late=place.rank == place.ranks - 1)
                 self._team.answer(json.dumps(asdict(_place_of(self._team, self._task))))
             case Verb.WORK:
                 own = self._prepared.work(spec_from_json(command.text))
@@ -129,6 +157,10 @@ class Follower:
                 self._team.answer(json.dumps(self._works[command.number].release()))
             case Verb.TRACE:
                 self._team.answer(self._traced(Phase(command.text)))
+            case Verb.KERNELS:
+                phase, ids = json.loads(command.text)
+                found = self._prepared.replayable(Phase(phase), ids[self._team.place.rank])
+                self._team.answer(json.dumps(sorted(found.kernel_ids)))
             case Verb.FOUND:
                 self._team.answer(json.dumps(self._prepared.found().peak_memory_bytes))
             case _:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from harness.campaign.ranks import Command, Team, Verb
-from harness.errors import MeterFailed
+from harness.errors import MeterCause, MeterFailed
 from harness.meters.base import Conditions, DeviceFacts, closed
 from harness.meters.selection import MeterBank
 from harness.records import Provenance
@@ -32,8 +32,9 @@ class RemoteMeter:
         if self._closed:
             raise closed(self.name)
         answer = json.loads(self._ask(Verb.READ))
-        if isinstance(answer, str):
-            raise MeterFailed(answer)
+        if isinstance(answer, list):
+            text, cause = answer
+            raise MeterFailed(text, cause=None if cause is None else MeterCause(cause))
         return float(answer)
 
     def conditions(self) -> Conditions:
@@ -75,7 +76,7 @@ class Reader:
         try:
             self._team.answer(json.dumps(meter.read_j()))
         except MeterFailed as error:
-            self._team.answer(json.dumps(str(error)))
+            self._team.answer(json.dumps([str(error), error.cause]))
 
     def close(self) -> None:
         """Let go of the meters."""

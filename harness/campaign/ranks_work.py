@@ -8,6 +8,7 @@ from dataclasses import asdict
 from harness.campaign.laps import Lap
 from harness.campaign.ranks import Command, Team, Verb
 from harness.campaign.works import WorkSpec
+from harness.kernels import KernelCount, Phase
 from harness.measuring.results import Work
 from harness.records import Part
 
@@ -20,7 +21,8 @@ def spec_to_json(spec: WorkSpec) -> str:
 def spec_from_json(text: str) -> WorkSpec:
     """Read what ``spec_to_json`` wrote."""
     values = json.loads(text)
-    return WorkSpec(**values | {"part": Part(values["part"])})
+    kernels = tuple(KernelCount(**each | {"phase": Phase(each["phase"])}) for each in values["kernels"])
+    return WorkSpec(**values | {"part": Part(values["part"]), "kernels": kernels})
 
 
 class StepWork:
@@ -62,6 +64,7 @@ class LeadWork:
         self._ends_s: list[tuple[float, float]] = []
         self._in_step = True
         self.part = own.part
+        self.kernels = own.kernels
         self.share = own.share
         self.context_start_tokens = own.context_start_tokens
         self.mean_context_tokens = own.mean_context_tokens

@@ -1,22 +1,19 @@
 """Rows of the dataset from what a worker measured, or from why it could not."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness import __version__
 from harness.campaign.graph_rows import RunGraphs, graph_row
-from harness.campaign.kernel_rows import (
-    Counted,
-    PhaseKernels,
-    PhaseSplit,
-    kernel_energy_rows,
-    kernel_rows,
-    split_phase,
-)
+from harness.campaign.kernel_findings import KernelFindings
+from harness.campaign.kernel_rows import Counted, PhaseSplit, kernel_energy_rows, kernel_rows
 from harness.campaign.task import Task
+from harness.campaign.watch import Watch
+from harness.campaign.works import kernels_text
 from harness.kernels import Phase
-from harness.measuring.results import PartResult, SessionResult, TakenWindow
+from harness.measuring.ledger import Ledger
+from harness.measuring.results import PartResult, SessionResult, TakenWindow, reading95_of_device
 from harness.measuring.windows import Window
 from harness.meters.base import Conditions
 from harness.records import (
@@ -65,6 +62,7 @@ def run_row(
     loaded: Loaded | None = None,
     counted: Counted | None = None,
     session: SessionResult | None = None,
+    ledger: Ledger | None = None,
 ) -> RunRow:
     """The row of a run; energies are null without a session, that is, unless the run is ok."""
     request, deployment = task.job.request, task.job.deployment
@@ -101,10 +99,16 @@ def run_row(
         status_detail=None if outcome.detail is None else _storable(outcome.detail),
         energy_j=_energy(whole),
         energy_ci95_j=None if whole is None or whole.energy_j is None else whole.energy_j.ci95,
+        energy_systematic95_j=_systematic(session, whole),
         duration_s=_duration(whole),
+        duration_ci95_s=None if whole is None or whole.duration_s is None else whole.duration_s.ci95,
         idle_power_w=None if session is None else session.idle.mean_power_w,
-        residual_j=None,  # needs kernel energies by a method that does not use the phase's energy
-        residual_ci95_j=None,
+        residual_j=None if ledger is None else ledger.residual_j.value,
+        residual_ci95_j=None if ledger is None else ledger.residual_j.ci95,
+        ledger_idle_j=None if ledger is None else ledger.idle_j,
+        ledger_kernels_j=None if ledger is None else ledger.kernels_j.value,
+        ledger_gaps_j=None if ledger is None else ledger.gaps_j.value,
+        ledger_method=None if ledger is None else ledger.method,
         trials=_trials(whole),
         method=None if counted is None else counted.method,
         quality=task.quality,
@@ -126,6 +130,13 @@ def _storable(text: str) -> str:
     return text[:_LONGEST_DETAIL].encode("utf-8", "replace").decode()
 
 
+def _systematic(session: SessionResult | None, result: PartResult | None) -> float | None:
+    """Null where nobody states how exact the meter is."""
+    if session is None or session.precision.gain95 is None or result is None or result.energy_j is None:
+        return None
+    return result.energy_j.systematic95
+
+
 def _energy(result: PartResult | None) -> float | None:
     return None if result is None or result.energy_j is None else result.energy_j.value
 
@@ -142,16 +153,16 @@ def measurement_of(
     task: Task,
     session: SessionResult,
     counted: Counted,
-    traced: Sequence[PhaseKernels],
+    splits: Mapping[Phase, PhaseSplit],
     *,
     run: RunRow,
+    findings: KernelFindings = KernelFindings(),  # noqa: B008  frozen
+    watch: Watch | None = None,
     environment: EnvironmentRow,
     rank_times: tuple[RankTimeRow, ...] = (),
     graphs: RunGraphs = RunGraphs(),  # noqa: B008  frozen
 ) -> Measurement:
     """All rows of a run that was measured."""
-    found = (split_phase(task, session, counted, each) for each in traced)
-    splits = {split.phase: split for split in found if split is not None}
     return Measurement(
         run=run,
         environment=environment,
@@ -163,9 +174,13 @@ def measurement_of(
         kernels=tuple(
             row for split in splits.values() for row in kernel_rows(task.job.run_id, split, graphs.of(split.phase))
         ),
-        kernel_energies=tuple(row for split in splits.values() for row in kernel_energy_rows(task.job.run_id, split)),
+        kernel_energies=(
+            *(row for split in splits.values() for row in kernel_energy_rows(task.job.run_id, split)),
+            *findings.rows,
+        ),
         graphs=tuple(map(graph_row, graphs.graphs)),
-        readings=reading_rows(task.job.run_id, session, counted),
+        readings=reading_rows(task.job.run_id, session, counted, watch),
+        power_traces=() if watch is None else watch.rows(task.job.run_id, counted.ranks, _origin_s(session)),
         rank_times=rank_times,
     )
 
@@ -190,6 +205,7 @@ def _phase_row(
         graph_id=None if graph is None else graph.graph_id,
         energy_j=_energy(result),
         energy_ci95_j=None if result is None or result.energy_j is None else result.energy_j.ci95,
+        energy_systematic95_j=_systematic(session, result),
         idle_energy_j=None if duration_s is None else session.idle.mean_power_w * duration_s,
         host_gap_energy_j=None if split is None else split.host_gap_energy_j,
         duration_s=duration_s,
@@ -202,15 +218,21 @@ def _phase_row(
     )
 
 
-def reading_rows(run_id: str, session: SessionResult, counted: Counted) -> tuple[ReadingRow, ...]:
+def reading_rows(
+    run_id: str, session: SessionResult, counted: Counted, watch: Watch | None = None
+) -> tuple[ReadingRow, ...]:
     """Every window as it was read, one row per device, rejected ones included."""
-    idle = [_idle_window(trial, window) for trial, window in enumerate((session.idle.before, session.idle.after))]
-    origin_s = session.idle.before.started_s
+    idle = [_idle_window(trial, window) for trial, window in enumerate(session.idle.windows)]
     return tuple(
-        _reading_row(run_id, taken, counted, device, origin_s)
-        for taken in (idle[0], *session.windows, idle[1])
+        _reading_row(run_id, taken, session, counted, device, watch or Watch())
+        for taken in sorted((*idle, *session.windows), key=lambda each: each.window.started_s)
         for device in range(len(counted.names))
     )
+
+
+def _origin_s(session: SessionResult) -> float:
+    """Where the times of a run's readings and power traces begin."""
+    return session.idle.windows[0].spans[0].started_s
 
 
 def _idle_window(trial: int, window: Window) -> TakenWindow:
@@ -219,9 +241,12 @@ def _idle_window(trial: int, window: Window) -> TakenWindow:
     )
 
 
-def _reading_row(run_id: str, taken: TakenWindow, counted: Counted, device: int, origin_s: float) -> ReadingRow:
-    window = taken.window
+def _reading_row(
+    run_id: str, taken: TakenWindow, session: SessionResult, counted: Counted, device: int, watch: Watch
+) -> ReadingRow:
+    window, span = taken.window, taken.window.spans[device]
     before, after = window.before[device], window.after[device]
+    half = reading95_of_device(window, session.idle, session.precision, device, step_s=session.step_s)
     return ReadingRow(
         run_id=run_id,
         part=taken.part,
@@ -230,15 +255,18 @@ def _reading_row(run_id: str, taken: TakenWindow, counted: Counted, device: int,
         device_sha256=counted.device_sha256[device],
         meter=counted.names[device],
         provenance=counted.provenance,
-        energy_j=window.energies_j[device],
-        uncertainty_j=window.uncertainties_j[device],
-        duration_s=window.duration_s,
-        tail_s=window.tail_s,
+        energy_j=span.energy_j,
+        uncertainty_j=half.all_j,
+        duration_s=span.duration_s,
+        lead_s=span.lead_s,
+        tail_s=span.tail_s,
         passes=taken.passes,
+        kernels=kernels_text(taken.kernels),
+        polled_energy_j=watch.polled_j(taken, device),
         context_start_tokens=taken.context_start_tokens,
-        started_s=window.started_s - origin_s,
-        counter_start_j=window.counters_start_j[device],
-        counter_end_j=window.counters_end_j[device],
+        started_s=span.started_s - _origin_s(session),
+        counter_start_j=span.counter_start_j,
+        counter_end_j=span.counter_end_j,
         sm_clock_mhz=after.sm_clock_mhz,
         memory_clock_mhz=after.memory_clock_mhz,
         temperature_c=after.temperature_c,

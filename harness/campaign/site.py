@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from harness.campaign.estimate import Machine
-from harness.campaign.plan import Plan
+from harness.campaign.plan import VIRTUAL, Plan
 from harness.errors import UsageError
 from harness.hardware import Hardware, find, known, read_hardware_file
 from harness.measuring.attribution import Ceilings
@@ -18,10 +18,13 @@ from harness.meters.selection import GpuSearch, MeterBank, describe, find_gpus, 
 from harness.models.memory import available_memory_bytes
 from harness.records import Provenance
 from harness.requests import Deployment
+from harness.virtual.gpu import read_virtual_gpu
 
 _IDLE_SHARE = 0.17  # of board power with a context resident, on public A100 and H100 measurements
 _HOST_S_PER_LAUNCH = 1.4e-5  # eager Hugging Face runs need 12 to 17 µs of the host for a kernel
 _PROBE_S = 0.3
+_MOST_VIRTUAL = 8
+VIRTUAL_PREFIX = "virtual: "  # before the name of the hardware that a virtual GPU simulates, as ``cpu: `` for a CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +48,14 @@ class Site:
 
     def deployments(self, plan: Plan, attention: str) -> tuple[Deployment, ...]:
         """What each request of a plan runs on here, one deployment per count."""
-        counts = self.gpu_counts if self.device == "cuda" else self.rank_counts
+        counts = self.rank_counts if self.device == "cpu" else self.gpu_counts
         return tuple(self._deployment(plan, attention, count) for count in counts)
 
     def _deployment(self, plan: Plan, attention: str, count: int) -> Deployment:
         parallelism = plan.parallelism if count > 1 else "none"
         return Deployment(
             device=self.device,
-            n_gpus=count if self.device == "cuda" else 0,
+            n_gpus=0 if self.device == "cpu" else count,
             ranks=count if parallelism == "tensor" else 1,
             nodes=plan.nodes,
             parallelism=parallelism,
@@ -95,6 +98,8 @@ def find_site(plan: Plan, *, to_run: bool = True) -> Site:
     device = plan.device if plan.device != "auto" else ("cuda" if search.gpus or plan.gpus else "cpu")
     if device == "cpu":
         return _cpu_site(plan)
+    if device.startswith(VIRTUAL):
+        return virtual_site(plan, table)
     site = _gpu_site(plan, search, table)
     if to_run and not torch.cuda.is_available():
         raise UsageError(
@@ -179,6 +184,37 @@ def _gpu_site(plan: Plan, search: GpuSearch, table: Sequence[Hardware]) -> Site:
         provenance=provenance,
         meter=meter,
         why_meter=why,
+    )
+
+
+def virtual_site(plan: Plan, table: Sequence[Hardware]) -> Site:
+    """A machine that does not exist; raises ``UsageError`` for a virtual GPU that cannot be what the plan asks for."""
+    gpu = read_virtual_gpu(plan.device.removeprefix(VIRTUAL), hardware_table=table)
+    hardware, counts = gpu.load.hardware, plan.gpus or (1,)
+    if max(counts) > _MOST_VIRTUAL or plan.nodes > 1:
+        raise UsageError(
+            f"A virtual machine has 1 to {_MOST_VIRTUAL} GPUs and is one machine; this plan asks for "
+            f"{max(counts)} GPUs on {plan.nodes} machine(s).\nAsk for fewer (--gpus, --nodes)."
+        )
+    if hardware.memory_bytes is None:
+        raise UsageError(f"{hardware.name}: its memory is not known.\nGive it with --hardware FILE.toml.")
+    dtype = plan.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if hardware.supports("bfloat16") else "float16"
+    return Site(
+        device=plan.device,
+        gpu=f"{VIRTUAL_PREFIX}{hardware.name}",
+        gpu_counts=counts,
+        gpu_uuids=(),
+        dtype=dtype,
+        ceilings=ceilings_of(hardware, dtype),
+        memory_bytes=hardware.memory_bytes,
+        link_bytes_per_s=hardware.link_bytes_per_s,
+        idle_power_w=gpu.load.idle_power_w,
+        load_power_w=gpu.load.power_limit_w,
+        provenance=Provenance.SIMULATED,
+        meter=f"virtual:0 ({Provenance.SIMULATED.value})",
+        why_meter="virtual GPUs: simulated, never measured",
     )
 
 

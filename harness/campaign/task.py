@@ -8,7 +8,7 @@ from typing import Any
 from harness.campaign.jobs import Job
 from harness.measuring.attribution import Ceilings
 from harness.models.source import ModelSource, SourceKind
-from harness.records import Provenance, Quality, Weights
+from harness.records import EnergyMethod, Provenance, Quality, Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class Task:
     cpu_threads: int
     collective_timeout_s: float
     trace_kernels: bool
+    kernel_energy: tuple[EnergyMethod, ...] = ()  # replay, regressed: beside apportioning
 
     def to_json(self) -> str:
         """The task as one line of JSON."""
@@ -51,6 +52,7 @@ class Task:
                         "weights": Weights(source["weights"]),
                     }
                 ),
+                "kernel_energy": tuple(map(EnergyMethod, values["kernel_energy"])),
                 "gpu_uuids": tuple(values["gpu_uuids"]),
                 "ceilings": Ceilings(**values["ceilings"]),
                 "provenance": Provenance(values["provenance"]),

@@ -10,11 +10,11 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.campaign.launchers import CANNOT_MEASURE, CANNOT_WRITE
+from harness.campaign.launchers import CANNOT_MEASURE, CANNOT_WRITE, SPOILED
 from harness.campaign.parent import die_with_parent
 from harness.campaign.rendezvous import Meeting
 from harness.campaign.task import Task
-from harness.errors import HarnessError
+from harness.errors import HarnessError, MeterFailed
 from harness.records import Measurement
 
 
@@ -31,6 +31,9 @@ def main(arguments: list[str]) -> int:
 
     try:
         measurement = carry_out(task, started_at_utc=datetime.now(UTC).isoformat(timespec="seconds"))
+    except MeterFailed as error:
+        print(error, file=sys.stderr)  # noqa: T201  the campaign reads the end of this log
+        return SPOILED if error.passing else CANNOT_MEASURE
     except HarnessError as error:
         print(error, file=sys.stderr)  # noqa: T201  the campaign reads the end of this log
         return CANNOT_MEASURE

@@ -4,6 +4,9 @@ from harness.records import EnergyMethod, Part
 
 COMPLETE_SUM = "CREATE MACRO complete_sum(x) AS CASE WHEN count(x) = count(*) THEN sum(x) END"
 
+# Of a difference of squares that rounding may have made negative.
+ROOT = "CREATE MACRO root(x) AS CASE WHEN x <= 0 THEN 0 ELSE sqrt(x) END"
+
 SUPERSEDED_RUNS = "SELECT count(*) FROM runs WHERE superseded_by IS NOT NULL"
 
 SETUP_COLUMNS = (
@@ -22,21 +25,25 @@ FROM (SELECT *, row_number() OVER () AS position FROM runs WHERE superseded_by I
 
 SETUPS = f"SELECT DISTINCT setup, {SETUP_COLUMNS} FROM current_runs ORDER BY setup"  # noqa: S608
 
+# What a meter gets wrong in all of its readings (systematic) it gets wrong in the windows of both phases alike, so that
+# part adds up; in the difference of two windows it nearly cancels. The rest varies from window to window.
 RUNS = """
 WITH both_phases AS (
     SELECT
         run_id,
         count(*) AS n_phases,
         complete_sum(energy_j) AS phases_energy_j,
-        sqrt(complete_sum(energy_ci95_j * energy_ci95_j)) AS phases_energy_ci95_j
+        sum(coalesce(energy_systematic95_j, 0)) AS phases_systematic95_j,
+        complete_sum(energy_ci95_j * energy_ci95_j - coalesce(energy_systematic95_j, 0) ** 2) AS phases_varying,
+        root(phases_varying + phases_systematic95_j ** 2) AS phases_energy_ci95_j
     FROM phases
     GROUP BY run_id
 ),
 compared AS (
     SELECT
         runs.*,
-        both_phases.phases_energy_j,
-        both_phases.phases_energy_ci95_j,
+        both_phases.* EXCLUDE (run_id, n_phases),
+        energy_ci95_j * energy_ci95_j - coalesce(energy_systematic95_j, 0) ** 2 AS varying,
         nullif(batch_size * output_tokens, 0) AS all_output_tokens,
         nullif(batch_size * prompt_tokens, 0) AS all_prompt_tokens
     FROM current_runs AS runs
@@ -47,12 +54,16 @@ compared AS (
 SELECT
     *,
     energy_j / nullif(duration_s, 0) AS average_power_w,
+    root(energy_ci95_j * energy_ci95_j - energy_systematic95_j * energy_systematic95_j) AS energy_repeat95_j,
+    energy_j / nullif(batch_size, 0) AS energy_per_sequence_j,
+    energy_ci95_j / nullif(batch_size, 0) AS energy_per_sequence_ci95_j,
     energy_j / all_output_tokens AS energy_per_output_token_j,
     energy_ci95_j / all_output_tokens AS energy_per_output_token_ci95_j,
     energy_j / all_prompt_tokens AS energy_per_prompt_token_j,
     energy_ci95_j / all_prompt_tokens AS energy_per_prompt_token_ci95_j,
     energy_j - phases_energy_j AS window_difference_j,
-    sqrt(energy_ci95_j * energy_ci95_j + phases_energy_ci95_j * phases_energy_ci95_j) AS window_difference_ci95_j
+    root(varying + phases_varying + (coalesce(energy_systematic95_j, 0) - phases_systematic95_j) ** 2)
+        AS window_difference_ci95_j
 FROM compared
 ORDER BY number
 """
@@ -70,6 +81,7 @@ SELECT
     *,
     energy_j / nullif(tokens, 0) AS energy_per_token_j,
     energy_ci95_j / nullif(tokens, 0) AS energy_per_token_ci95_j,
+    root(energy_ci95_j * energy_ci95_j - energy_systematic95_j * energy_systematic95_j) AS energy_repeat95_j,
     energy_j / nullif(duration_s, 0) AS average_power_w
 FROM counted
 ORDER BY number, phase DESC
@@ -159,17 +171,19 @@ WITH together AS (
         sqrt(sum(uncertainty_j * uncertainty_j)) AS uncertainty_j,
         max(readings.duration_s) AS duration_s,
         max(tail_s) AS tail_s,
+        avg(lead_s + tail_s) AS rest_s,
         max(passes) AS passes,
         string_agg(DISTINCT rejected, '; ' ORDER BY rejected) AS rejected
     FROM readings
     JOIN current_runs USING (run_id)
+    WHERE part NOT IN ('{Part.REPLAY}', '{Part.MIXTURE}', '{Part.WAITING}')
     GROUP BY ALL
 ),
 rated AS (
     SELECT
         *,
-        CASE WHEN tail_s = 0 THEN energy_j ELSE energy_j - idle_power_w * tail_s END AS work_j,
-        work_j / nullif(duration_s - tail_s, 0) AS average_power_w,
+        CASE WHEN rest_s = 0 THEN energy_j ELSE energy_j - idle_power_w * rest_s END AS work_j,
+        work_j / nullif(duration_s - rest_s, 0) AS average_power_w,
         CASE WHEN part <> '{Part.IDLE}' THEN work_j / nullif(passes, 0) END AS energy_per_pass_j,
         coalesce(energy_per_pass_j, average_power_w) AS compared
     FROM together

@@ -15,9 +15,15 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import duckdb
 
-from harness.dataset import graph_queries, queries, rank_queries
+from harness.dataset import graph_queries, ledger_queries, queries, rank_queries
 from harness.dataset.files import check_file
 from harness.dataset.graph_summary import GraphSummary, UnmatchedKernel
+from harness.dataset.ledger_summary import (
+    CollectiveEnergySummary,
+    DisagreementSummary,
+    LedgerSummary,
+    MethodSummary,
+)
 from harness.dataset.rank_summary import CollectiveSummary, CommunicationSummary, RankSummary
 from harness.dataset.reading import open_dataset
 from harness.dataset.schema import Table, arrow_schema
@@ -71,6 +77,9 @@ class RunSummary:
     number: int  # 1, 2, 3 … in the order of their start
     setup: int
     average_power_w: float | None
+    energy_repeat95_j: float | None  # part of energy_ci95_j beside gain and offset; null where these are not known
+    energy_per_sequence_j: float | None  # of the batch
+    energy_per_sequence_ci95_j: float | None
     energy_per_output_token_j: float | None  # of the whole request, over all sequences of the batch
     energy_per_output_token_ci95_j: float | None
     energy_per_prompt_token_j: float | None
@@ -89,6 +98,7 @@ class PhaseSummary:
     tokens: int  # prefill: prompt tokens read; decode: tokens made; over all sequences of the batch
     energy_per_token_j: float | None
     energy_per_token_ci95_j: float | None
+    energy_repeat95_j: float | None  # as in RunSummary
     average_power_w: float | None
 
 
@@ -190,6 +200,10 @@ class Summary:
     communication: tuple[CommunicationSummary, ...]
     graphs: tuple[GraphSummary, ...]
     unmatched: tuple[UnmatchedKernel, ...]  # of a setup and phase, the most time first
+    ledgers: tuple[LedgerSummary, ...]  # of finished runs
+    methods: tuple[MethodSummary, ...]  # of a setup and phase the kernels with the most energy, the most first
+    disagreements: tuple[DisagreementSummary, ...]
+    collective_energies: tuple[CollectiveEnergySummary, ...]
     window_totals: tuple[WindowTotal, ...]
     status_counts: tuple[StatusCount, ...]
     environments: tuple[EnvironmentRow, ...]
@@ -208,6 +222,7 @@ def summarise(folder: Path) -> Summary:
         connection.execute(queries.CREATE_WINDOWS)
         connection.execute(rank_queries.CREATE_COLLECTIVES)
         connection.execute(graph_queries.CREATE_GRAPH_SHARES)
+        connection.execute(ledger_queries.CREATE_INDEPENDENT_RUNS)
         _add_up_kernels(connection)
         return Summary(
             setups=_records(connection, queries.SETUPS, Setup),
@@ -222,6 +237,10 @@ def summarise(folder: Path) -> Summary:
             communication=_records(connection, rank_queries.COMMUNICATION, CommunicationSummary),
             graphs=_records(connection, graph_queries.GRAPH_SHARES, GraphSummary),
             unmatched=_records(connection, graph_queries.UNMATCHED, UnmatchedKernel),
+            ledgers=_records(connection, ledger_queries.LEDGERS, LedgerSummary),
+            methods=_records(connection, ledger_queries.METHODS, MethodSummary),
+            disagreements=_records(connection, ledger_queries.DISAGREEMENTS, DisagreementSummary),
+            collective_energies=_collective_energies(connection),
             window_totals=_records(connection, queries.WINDOW_TOTALS, WindowTotal),
             status_counts=_records(connection, queries.STATUS_COUNTS, StatusCount),
             environments=_records(connection, queries.ENVIRONMENTS, EnvironmentRow),
@@ -238,6 +257,7 @@ def _opened(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             with duckdb.connect(config=_settings(spill_folder)) as connection:
                 connection.execute(queries.COMPLETE_SUM)
+                connection.execute(queries.ROOT)
                 connection.execute(rank_queries.COMPLETE_MEAN)
                 for table in TABLES:
                     _create_view(connection, table, dataset.paths(table))
@@ -276,8 +296,19 @@ def _add_up_kernels(connection: duckdb.DuckDBPyConnection) -> None:
     n_runs, n_kernels = _number(connection, queries.RUN_COUNT), _number(connection, queries.KERNEL_COUNT)
     runs_at_once = max(1, n_runs * KERNEL_ROWS_AT_ONCE // max(1, n_kernels))
     for first in range(1, max(1, n_runs) + 1, runs_at_once):
-        query = queries.CREATE_KERNEL_SUMS if first == 1 else queries.ADD_KERNEL_SUMS
-        connection.execute(query, {"first": first, "last": first + runs_at_once - 1})
+        run_range = {"first": first, "last": first + runs_at_once - 1}
+        connection.execute(queries.CREATE_KERNEL_SUMS if first == 1 else queries.ADD_KERNEL_SUMS, run_range)
+        if first == 1:
+            connection.execute(ledger_queries.CREATE_METHOD_SUMS, run_range)
+        elif _number(connection, ledger_queries.INDEPENDENT_RUN_COUNT):
+            connection.execute(ledger_queries.ADD_METHOD_SUMS, run_range)
+
+
+def _collective_energies(connection: duckdb.DuckDBPyConnection) -> tuple[CollectiveEnergySummary, ...]:
+    """Those of a dataset that has collectives; to look for their energies in one that has none takes a second."""
+    if not _number(connection, ledger_queries.COLLECTIVE_COUNT):
+        return ()
+    return _records(connection, ledger_queries.COLLECTIVE_ENERGIES, CollectiveEnergySummary)
 
 
 def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:

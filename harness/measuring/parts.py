@@ -23,6 +23,7 @@ class PrefillWork:
     """One forward pass over the prompt, yielding the first token."""
 
     part = Part.PREFILL
+    kernels = ()
     share = 1.0
     mean_context_tokens = None
 
@@ -58,6 +59,7 @@ class DecodeWork:
     """Some or all decode steps of a request, from one context."""
 
     part = Part.DECODE
+    kernels = ()
 
     def __init__(
         self, stepper: Stepper, prompt: PromptSource, request: Request, *, context_tokens: int, steps: int
@@ -105,6 +107,7 @@ class RequestWork:
     """Prefill and every decode step as one request."""
 
     part = Part.RUN
+    kernels = ()
     share = 1.0
     mean_context_tokens = None
 

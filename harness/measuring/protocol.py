@@ -20,10 +20,12 @@ class Protocol:
     warm_up_s: float  # longest warm-up at load
     settled_c_per_s: float  # a warm-up ends early below this slope of the temperature
     idle_s: float  # idle floor before and after
+    idle_every_s: float  # … and again where so long has passed since
     trials_min: int
     trials_max: int
     half_width_target: float  # stop when the 95 % half width of every part is below this share of it
     clock_drift_max: float  # a window whose SM clock is this far from the median is rejected
+    kernel_window_share: float  # windows of kernels, relative to those of the run's parts
     whole_decode_windows: float  # decode all steps while one pass is at most this many windows long, else fit contexts
 
     def shortest_window_s(self, step_s: float) -> float:
@@ -38,10 +40,12 @@ STANDARD = Protocol(
     warm_up_s=30.0,
     settled_c_per_s=0.1,
     idle_s=10.0,
+    idle_every_s=600.0,
     trials_min=5,
     trials_max=20,
     half_width_target=0.02,
     clock_drift_max=0.03,
+    kernel_window_share=0.5,
     whole_decode_windows=4.0,
 )
 QUICK = Protocol(
@@ -51,10 +55,12 @@ QUICK = Protocol(
     warm_up_s=0.0,
     settled_c_per_s=0.1,
     idle_s=1.0,
+    idle_every_s=600.0,
     trials_min=3,
     trials_max=3,
     half_width_target=0.02,
     clock_drift_max=0.03,
+    kernel_window_share=0.5,
     whole_decode_windows=4.0,
 )
 

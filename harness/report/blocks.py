@@ -59,6 +59,7 @@ class Section:
     lead: str  # what is shown and how it came about
     groups: tuple[Group, ...]
     views: tuple[str, ...] = ()
+    choice: str = "Show"  # said before the views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ class Page:
     """The whole page."""
 
     title: str
+    mark: str  # stands over the page, over every section and on every printed sheet; empty: nothing to warn of
     subtitle: str
     banners: tuple[Banner, ...]
     tiles: tuple[Tile, ...]

@@ -129,11 +129,11 @@ def _setup_group(scene: Scene, setup: int, bars: list[_Bar]) -> Group:
     )
 
 
-def spread_out(bars: Sequence[Bar]) -> Sequence[Bar]:
-    """Of many bars some that are evenly apart, the first and the last among them."""
-    if len(bars) <= MAX_BARS:
+def spread_out(bars: Sequence[Bar], at_most: int = MAX_BARS) -> Sequence[Bar]:
+    """Of many bars some that are evenly apart, the first and the last among them where there is room for both."""
+    if len(bars) <= at_most:
         return bars
-    return [bars[round(i * (len(bars) - 1) / (MAX_BARS - 1))] for i in range(MAX_BARS)]
+    return [bars[round(i * (len(bars) - 1) / max(1, at_most - 1))] for i in range(at_most)]
 
 
 def _all_marks() -> tuple[tuple[str, Mark], ...]:

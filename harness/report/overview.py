@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from harness.dataset.summary import RunSummary, Setup, Summary, WindowTotal
-from harness.records import EnvironmentRow, Provenance, Quality, Status, Weights
-from harness.report.blocks import Banner, Cell, Column, Group, Section, Table, Tile
+from harness.records import EnvironmentRow, Provenance, Status
+from harness.report.blocks import Cell, Column, Group, Section, Table, Tile
 from harness.report.setups import Scene
 from harness.report.text import (
     NOTHING,
@@ -23,36 +23,6 @@ from harness.report.text import (
     yes_no,
 )
 
-_PROVENANCES = {
-    Provenance.MEASURED: ("Measured", "Energies were read from a hardware energy counter."),
-    Provenance.ESTIMATED: (
-        "Estimated, not measured",
-        "No energy counter was read here: energies are a power model times time. They show the method and compare "
-        "runs on this machine; do not compare them with measured joules.",
-    ),
-    Provenance.SIMULATED: (
-        "Simulated, not measured",
-        "Energies come from the virtual GPU, a simulator with known truth. They test the method and say nothing "
-        "about a real device.",
-    ),
-    Provenance.IMPORTED: (
-        "Imported",
-        "Energies are somebody else's measurement, taken over with its source and licence.",
-    ),
-}
-_NOTHING = ("No energies", "No run of this dataset finished, so there is no energy to show. The reasons are below.")
-_QUICK = (
-    "Quick protocol: not for release",
-    "Short windows and few trials, for trying out. Repeat with the standard protocol before using the numbers.",
-)
-_UNFINISHED = (
-    "Campaign not finished",
-    "Runs are missing: the page shows those that were made so far. The same command goes on with the rest.",
-)
-_RANDOM = (
-    "Random weights",
-    "The parameters of the model were random, not trained: kernels and shapes are the model's, its values are not.",
-)
 METHODS = (
     "Energies are gross: everything the device used in the window, idle power included. Active energy is gross "
     "energy less idle power × time; it is in the dataset, beside the gross one.",
@@ -61,10 +31,13 @@ METHODS = (
     "A request's energy comes from a window of its own around prefill and decode. It is not the sum of its phases.",
     "The energy of a kernel is inferred, never read: a kernel lasts microseconds, a counter moves every 20 to "
     "100 milliseconds. Apportioned energies split a phase's energy by modelled power × traced time; they add up to "
-    "the phase by construction, which proves nothing about a single kernel.",
+    "the phase by construction, which proves nothing about a single kernel. Replay loops a kernel alone until the "
+    "window is long enough; regression fits kernels to windows of many mixtures. Neither uses the phase's energy.",
+    "The ledger of a run: its own energy = idle power × duration + active energy of its kernels by replay or "
+    "regression + active energy of host gaps + a residual, which is what these do not explain.",
     "Energy was read in passes without a profiler; kernels were traced in passes of their own.",
-    "± and whiskers are half widths of 95 % intervals over the repeated windows. In percent they are relative to "
-    "the value.",
+    "± and whiskers are half widths of 95 % intervals: spread of the repeated windows, steps of the counter and, where "
+    "it is stated, what the meter gets wrong in all readings alike. In percent they are relative to the value.",
     "A dash (–) means not known. No unknown value is shown or counted as 0, and a sum with an unknown part is unknown.",
     "Numbers of different provenance, device or protocol are never pooled: each has its own colour, and the symbol "
     "says the provenance (circle: measured, diamond: estimated, square: simulated, triangle: imported).",
@@ -118,26 +91,6 @@ def _ranks(summary: Summary) -> str:
 def _listed(numbers: list[int]) -> str:
     *first, last = map(str, numbers)
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def banners(summary: Summary) -> tuple[Banner, ...]:
-    """One banner per provenance, and one for each reason not to publish the numbers."""
-    provenances = {run.run.provenance for run in summary.runs if run.run.energy_j is not None}
-    mixed = len(provenances) > 1
-    found = [
-        _banner(provenance.value, _PROVENANCES[provenance], _share(summary, provenance) if mixed else "")
-        for provenance in Provenance
-        if provenance in provenances
-    ]
-    if not found:
-        found.append(_banner("none", _NOTHING, ""))
-    if not summary.complete:
-        found.append(_banner("unfinished", _UNFINISHED, ""))
-    if any(setup.quality is Quality.QUICK for setup in summary.setups):
-        found.append(_banner("quick", _QUICK, ""))
-    if any(setup.weights is Weights.RANDOM for setup in summary.setups):
-        found.append(_banner("random", _RANDOM, ""))
-    return tuple(found)
 
 
 def tiles(summary: Summary) -> tuple[Tile, ...]:
@@ -201,16 +154,6 @@ def environment_section(summary: Summary) -> Section:
     )
 
 
-def _banner(kind: str, words: tuple[str, str], share: str) -> Banner:
-    heading, text = words
-    return Banner(kind=kind, title=heading, text=f"{share}{text}")
-
-
-def _share(summary: Summary, provenance: Provenance) -> str:
-    runs = sum(run.run.provenance is provenance for run in summary.runs)
-    return f"{runs} of {len(summary.runs)} runs. "
-
-
 def _energy_tile(provenance: Provenance, runs: list[RunSummary]) -> Tile:
     total_j = sum(run.run.energy_j or 0.0 for run in runs)
     note = f"one request of each of {plural(len(runs), 'finished run')}, added up"
@@ -236,7 +179,8 @@ def _window_tile(total: WindowTotal) -> Tile:
     return Tile(
         title=f"Energy in all windows, {total.provenance.value}",
         value=quantity(total.energy_j, "J"),
-        note=f"{plural(total.windows, 'window')} over {time_span(total.duration_s)}, repeats and idle included",
+        note=f"{plural(total.windows, 'window')} over {time_span(total.duration_s)}, repeats and idle included, "
+        "loops of kernels not",
     )
 
 
@@ -310,6 +254,6 @@ def _environment_facts(row: EnvironmentRow) -> tuple[_Fact, ...]:
         _Fact(name="torch", value=f"{plain(row.torch)}, {plural(row.threads, 'thread')}"),
         _Fact(name="transformers", value=plain(row.transformers)),
         _Fact(name="joulegraph", value=plain(row.harness)),
-        _Fact(name="calibration", value=plain(row.calibration)),
+        _Fact(name="calibration", value=NOTHING if row.calibration is None else "see Calibration of the meters"),
         _Fact(name="environment id", value=row.environment_id[:12]),
     )

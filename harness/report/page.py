@@ -13,14 +13,21 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from harness import __version__
+from harness.carbon import CarbonFactors
 from harness.dataset.reading import open_dataset
 from harness.dataset.schema import Table
 from harness.dataset.summary import Summary, summarise
 from harness.errors import CannotWrite
-from harness.report import overview, repeats, requests
+from harness.report import overview, provenance, repeats, requests
 from harness.report.blocks import FileLink, Page, Section
 from harness.report.breakdown import kernel_section
+from harness.report.calibration import calibration_section
+from harness.report.collectives import collective_section
+from harness.report.emissions import carbon_section
+from harness.report.intervals import interval_section
 from harness.report.kernel_graphs import graph_section
+from harness.report.kernel_methods import method_section
+from harness.report.ledger import ledger_section, ledger_tiles
 from harness.report.phases import phase_section, token_section
 from harness.report.ranks import rank_section
 from harness.report.setups import Scene
@@ -29,15 +36,15 @@ from harness.report.text import plural
 REPORT_NAME = "report.html"
 
 
-def write_report(dataset_folder: Path, out: Path) -> Path:
-    """Write the page about a dataset to ``out``, replacing it at once or not at all.
+def write_report(dataset_folder: Path, out: Path, carbon: CarbonFactors | None = None) -> Path:
+    """Write the page about a dataset to ``out``, replacing it at once or not at all; grams of CO2 with ``carbon``.
 
     Raises ``DatasetError`` (also ``CorruptFile`` and ``NewerSchema``) for a folder that cannot be read, and
     ``CannotWrite``.
     """
     if not out.name or out.is_dir():
         raise CannotWrite(f"{out} is a folder, and the page is a file.\nName a file with --out.")
-    page = build_page(summarise(dataset_folder), _file_links(dataset_folder, out.parent))
+    page = build_page(summarise(dataset_folder), _file_links(dataset_folder, out.parent), carbon)
     unfinished = out.with_name(out.name + ".tmp")
     try:
         unfinished.write_text(render(page), encoding="utf-8")
@@ -52,30 +59,36 @@ def write_report(dataset_folder: Path, out: Path) -> Path:
     return out
 
 
-def build_page(summary: Summary, links: tuple[FileLink, ...]) -> Page:
+def build_page(summary: Summary, links: tuple[FileLink, ...], carbon: CarbonFactors | None = None) -> Page:
     """Choose and order what the page shows."""
     scene = Scene.of(summary)
+    mark = provenance.mark(summary)
     return Page(
-        title=overview.title(summary),
+        title=provenance.marked(overview.title(summary), mark),
+        mark=mark,
         subtitle=overview.subtitle(summary),
-        banners=overview.banners(summary),
-        tiles=overview.tiles(summary),
-        sections=tuple(_sections(scene)),
+        banners=provenance.banners(summary),
+        tiles=(*overview.tiles(summary), *ledger_tiles(scene)),
+        sections=tuple(_sections(scene, carbon)),
         methods=overview.METHODS,
         files=links,
         footer=f"joulegraph {__version__}",
     )
 
 
-def _sections(scene: Scene) -> Iterator[Section]:
-    """In the order of the page; those about ranks and graphs only where there are any."""
+def _sections(scene: Scene, carbon: CarbonFactors | None) -> Iterator[Section]:
+    """In the order of the page; those about methods, ranks, graphs and calibrations only where there are any."""
     yield overview.setup_section(scene)
     yield phase_section(scene)
     yield token_section(scene)
+    yield interval_section(scene)
+    yield carbon_section(scene, carbon)
+    yield ledger_section(scene)
     yield kernel_section(scene)
-    yield from filter(None, (rank_section(scene), graph_section(scene)))
+    yield from filter(None, (make(scene) for make in (method_section, collective_section, rank_section, graph_section)))
     yield repeats.agreement_section(scene)
     yield repeats.repeat_section(scene)
+    yield from filter(None, (calibration_section(scene),))
     yield requests.request_section(scene)
     yield requests.failure_section(scene)
     yield requests.run_section(scene)

@@ -9,7 +9,15 @@ from harness.records import Provenance
 from harness.report.blocks import Group, Section
 from harness.report.plot import Axis, Figure, Points, Values, scatter
 from harness.report.setups import Scene, size_px
-from harness.report.text import plain, plural, quantity, time_span, with_interval
+from harness.report.text import (
+    interval_parts,
+    plain,
+    plural,
+    quantity,
+    time_span,
+    time_with_interval,
+    with_interval,
+)
 
 PHASE_NAMES = {Phase.PREFILL: "Prefill", Phase.DECODE: "Decode"}
 _TOKENS = {Phase.PREFILL: "prompt tokens", Phase.DECODE: "decode steps"}
@@ -42,6 +50,7 @@ def phase_section(scene: Scene) -> Section:
         lead="Gross energy and duration of one pass of the phase (idle power included), each phase from windows of "
         f"its own. {_methods(scene, phases)} Whiskers: 95 % interval over the repeats. Larger points: larger batches.",
         views=_VIEWS if figures else (),
+        choice="Against",
         groups=(_group(scene, figures, [scene.runs[phase.row.run_id].setup for phase in phases]),),
     )
 
@@ -65,6 +74,7 @@ def token_section(scene: Scene) -> Section:
         "prefill, tokens made in the decode, and, for the whole request, its own window over its output tokens. "
         "Whiskers: 95 % interval.",
         views=("batch size", "length") if drawn else (),
+        choice="Against",
         groups=(_group(scene, drawn, shown),),
     )
 
@@ -167,6 +177,7 @@ def _phase_notes(scene: Scene, phase: PhaseSummary, run: RunSummary) -> tuple[st
     return (
         f"{PHASE_NAMES[row.phase]} of {scene.run_name(run)}",
         f"{with_interval(row.energy_j, row.energy_ci95_j, 'J')}{trials}, {plain(row.method)}",
+        *_parts(row.energy_j, phase.energy_repeat95_j, row.energy_systematic95_j),
         f"{time_span(row.duration_s)}, on average {quantity(phase.average_power_w, 'W')}",
         f"{with_interval(phase.energy_per_token_j, phase.energy_per_token_ci95_j, 'J')} per token",
         *scene.run_notes(run),
@@ -194,7 +205,14 @@ def _request_notes(scene: Scene, run: RunSummary) -> tuple[str, ...]:
     return (
         f"Whole request {scene.run_name(run)}",
         f"{with_interval(row.energy_j, row.energy_ci95_j, 'J')}{trials}, {plain(row.method)}",
-        f"{time_span(row.duration_s)}, on average {quantity(run.average_power_w, 'W')}",
+        *_parts(row.energy_j, run.energy_repeat95_j, row.energy_systematic95_j),
+        f"{time_with_interval(row.duration_s, row.duration_ci95_s)}, on average {quantity(run.average_power_w, 'W')}",
         f"{per_output} per output token, {quantity(run.energy_per_prompt_token_j, 'J')} per prompt token",
         *scene.run_notes(run),
     )
+
+
+def _parts(energy_j: float | None, repeat95_j: float | None, systematic95_j: float | None) -> tuple[str, ...]:
+    """What the interval is made of, as a line of its own where that is known."""
+    text = interval_parts(energy_j, repeat95_j, systematic95_j)
+    return (text,) if text else ()

@@ -36,6 +36,7 @@ class Axis:
     unit: str = ""
     log: bool = False  # where the numbers allow it
     whole: bool = False  # whole numbers only
+    from_zero: bool = False  # logarithmic ones, where they are not, always are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +54,16 @@ class Points:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bars:
-    """One piece of stacked horizontal bars, with one set of lengths for each view of the figure."""
+    """One piece of horizontal bars, with one set of lengths (starts, half widths) for each view of the figure."""
 
     series: str
     mark: Mark
     names: Sequence[str]
     lengths: tuple[Values, ...]
     notes: Sequence[Sequence[str]]
+    starts: tuple[Values, ...] | None = None  # where the bars begin, else where the piece before ends
+    half_widths: tuple[Values, ...] | None = None  # error bars at their ends
+    always_visible: bool = False  # also where the length is too small to be drawn, or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,29 +103,69 @@ def scatter(
 def stacked_bars(
     *, name: str, title: str, pieces: Sequence[Bars], axes: Sequence[Axis], names: Sequence[str]
 ) -> Figure:
-    """Horizontal bars from top to bottom in the order of ``names``; ``axes`` has one axis for each view."""
+    """Horizontal bars from top to bottom in the order of ``names``; ``axes`` has one axis for each view.
+
+    Pieces that say where they start lie where they say; a piece of negative length then runs back over those before it.
+    """
+    placed = any(piece.starts is not None for piece in pieces)
+    return _bar_figure(
+        name=name,
+        title=title,
+        pieces=pieces,
+        axes=axes,
+        names=names,
+        mode="overlay" if placed else "relative",
+        row_px=26,
+    )
+
+
+def grouped_bars(
+    *, name: str, title: str, pieces: Sequence[Bars], axes: Sequence[Axis], names: Sequence[str]
+) -> Figure:
+    """Horizontal bars beside one another in each row, as ``stacked_bars`` otherwise."""
+    row_px = 12 + 10 * len(pieces)
+    return _bar_figure(name=name, title=title, pieces=pieces, axes=axes, names=names, mode="group", row_px=row_px)
+
+
+def _bar_figure(
+    *,
+    name: str,
+    title: str,
+    pieces: Sequence[Bars],
+    axes: Sequence[Axis],
+    names: Sequence[str],
+    mode: str,
+    row_px: int,
+) -> Figure:
     lengths = [_axis(axis, []) for axis in axes]
     rows = {"type": "category", "categoryarray": [label(row) for row in names], "autorange": "reversed"}
     return Figure(
         name=name,
         title=title,
         description=f"{title}: {axes[0].title}, {len(names)} bars of up to {len(pieces)} pieces.",
-        height_px=90 + 26 * max(3, len(names)),
+        height_px=90 + row_px * max(3, len(names)),
         spec=_spec(
             data=[_bars(piece) for piece in pieces],
             layout={
-                "barmode": "relative",
+                "barmode": mode,
                 "bargap": 0.25,
                 "hovermode": "closest",
                 "xaxis": lengths[0],
                 "yaxis": {**rows, "automargin": True, "showgrid": False, "ticks": "", "fixedrange": True},
             },
-            views=[
-                {"data": [_numbers(piece.lengths[i]) for piece in pieces], "axis": axis}
-                for i, axis in enumerate(lengths)
-            ],
+            views=[_bar_view(pieces, view, axis) for view, axis in enumerate(lengths)],
         ),
     )
+
+
+def _bar_view(pieces: Sequence[Bars], view: int, axis: dict[str, Any]) -> dict[str, Any]:
+    """Everything about the bars that differs from view to view."""
+    return {
+        "data": [_numbers(piece.lengths[view]) for piece in pieces],
+        "starts": [None if piece.starts is None else _numbers(piece.starts[view]) for piece in pieces],
+        "errors": [None if piece.half_widths is None else _numbers(piece.half_widths[view]) for piece in pieces],
+        "axis": axis,
+    }
 
 
 def label(text: str) -> str:
@@ -171,7 +215,7 @@ def _points(points: Points, *, crowded: bool) -> dict[str, Any]:
 
 
 def _bars(piece: Bars) -> dict[str, Any]:
-    return {
+    trace: dict[str, Any] = {
         "type": "bar",
         "orientation": "h",
         "name": label(piece.series),
@@ -189,9 +233,14 @@ def _bars(piece: Bars) -> dict[str, Any]:
                 "fgcolor": "rgba(255,255,255,0.8)",
                 "size": 6,
             },
-            "line": {"width": 0},
+            "line": {"width": 2 if piece.always_visible else 0, "color": piece.mark.colour},
         },
     }
+    if piece.starts is not None:
+        trace["base"] = _numbers(piece.starts[0])
+    if piece.half_widths is not None:
+        trace["error_x"] = {"type": "data", "array": _numbers(piece.half_widths[0]), "thickness": 1.5, "width": 5}
+    return trace
 
 
 def _note(lines: Sequence[str]) -> str:
@@ -211,7 +260,7 @@ def _axis(axis: Axis, values: Sequence[float | None]) -> dict[str, Any]:
         "ticksuffix": " %" if in_percent else "",
         "automargin": True,
         "nticks": _FEW_TICKS,
-        "rangemode": "tozero" if axis.log else "normal",
+        "rangemode": "tozero" if axis.log or axis.from_zero else "normal",
     }
     if log:
         layout["dtick"] = "D2" if decades < _DECADES_FOR_125 else 1  # D2: at 1, 2 and 5

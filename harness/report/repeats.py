@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 
 from harness.dataset.summary import PartSummary, RunSummary, WindowSummary
-from harness.records import Part
+from harness.records import Part, Provenance
 from harness.report.blocks import Cell, Column, Group, Section, Table
 from harness.report.plot import Axis, Figure, Mark, Points, scatter
 from harness.report.setups import LegendEntry, Scene, provenance_mark
@@ -55,25 +55,19 @@ def repeat_section(scene: Scene) -> Section:
 
 
 def agreement_section(scene: Scene) -> Section:
-    """Prefill + decode against the window of the whole request, and the ledger."""
+    """Prefill + decode against the window of the whole request."""
     compared = [run for run in scene.summary.runs if run.window_difference_j is not None]
-    ledger = any(run.run.residual_j is not None for run in scene.summary.runs)
-    notes = []
-    if not compared:
-        notes.append("No run has both an energy of its own and one for each of its phases.")
-    if not ledger:
-        notes.append("Ledger: no independent kernel method ran, so what it leaves unexplained (residual) is not known.")
+    notes = () if compared else ("No run has both an energy of its own and one for each of its phases.",)
     figures = (_agreement_figure(scene, compared),) if compared else ()
     tables = (_agreement_table(scene, compared),) if compared else ()
     return Section(
         name="agreement",
         title="Do the phases add up to the request?",
         lead="A request's energy is read in a window of its own, never added up from its phases. The difference "
-        "shows what the phases' windows miss or count twice. Whiskers: 95 % interval of the difference.",
+        "shows what the phases' windows miss or count twice. Whiskers: 95 % interval of the difference; what the meter "
+        "gets wrong in all windows alike (gain, offset) nearly cancels in it.",
         groups=(
-            Group(
-                legend=scene.legend(run.setup for run in compared), figures=figures, tables=tables, notes=tuple(notes)
-            ),
+            Group(legend=scene.legend(run.setup for run in compared), figures=figures, tables=tables, notes=notes),
         ),
     )
 
@@ -137,6 +131,7 @@ def _spread_table(scene: Scene) -> Table:
         caption="Relative standard deviation of the used windows of a run",
         columns=(
             Column(title="part"),
+            Column(title="provenance"),
             Column(title="windows used", number=True),
             Column(title="rejected", number=True),
             Column(title="median spread", number=True, note="over the runs"),
@@ -144,20 +139,27 @@ def _spread_table(scene: Scene) -> Table:
             Column(title="in run"),
         ),
         rows=tuple(
-            _spread_row(scene, part, [found for found in scene.summary.parts if found.part is part])
+            _spread_row(scene, part, provenance, found)
             for part in _PART_NAMES
-            if any(found.part is part for found in scene.summary.parts)
+            for provenance in Provenance
+            if (found := _parts(scene, part, provenance))
         ),
     )
 
 
-def _spread_row(scene: Scene, part: Part, found: list[PartSummary]) -> tuple[Cell, ...]:
+def _parts(scene: Scene, part: Part, provenance: Provenance) -> list[PartSummary]:
+    parts = [one for one in scene.summary.parts if one.part is part]
+    return [one for one in parts if scene.runs[one.run_id].run.provenance is provenance]
+
+
+def _spread_row(scene: Scene, part: Part, provenance: Provenance, found: list[PartSummary]) -> tuple[Cell, ...]:
     spreads = [(one.spread, one.run_id) for one in found if one.spread is not None]
     middle = statistics.median(spread for spread, _ in spreads) if spreads else None
     largest, run_id = max(spreads) if spreads else (None, None)
     used, rejected = sum(one.windows_used for one in found), sum(one.windows_rejected for one in found)
     return (
         Cell(text=_PART_NAMES[part]),
+        Cell(text=provenance.value),
         Cell(text=count(used), key=used),
         Cell(text=count(rejected), key=rejected),
         Cell(text=percent(middle), key=middle),
@@ -225,13 +227,12 @@ def _agreement_notes(scene: Scene, run: RunSummary) -> tuple[str, ...]:
 
 def _agreement_table(scene: Scene, runs: list[RunSummary]) -> Table:
     return Table(
-        caption="A request's own window against its phases, and the ledger",
+        caption="A request's own window against its phases",
         columns=(
             Column(title="run"),
             Column(title="own window", number=True),
             Column(title="prefill + decode", number=True),
             Column(title="difference", number=True, note="of the request; ± percentage points, 95 %"),
-            Column(title="ledger residual", number=True, note="what idle, host gaps and kernels leave unexplained"),
         ),
         rows=tuple(
             (
@@ -239,7 +240,6 @@ def _agreement_table(scene: Scene, runs: list[RunSummary]) -> Table:
                 Cell(text=with_interval(run.run.energy_j, run.run.energy_ci95_j, "J"), key=run.run.energy_j),
                 Cell(text=with_interval(run.phases_energy_j, run.phases_energy_ci95_j, "J"), key=run.phases_energy_j),
                 Cell(text=_difference(run), key=_percent_of_request(run.window_difference_j, run)),
-                Cell(text=_residual(run), key=_percent_of_request(run.run.residual_j, run)),
             )
             for run in runs
         ),
@@ -252,16 +252,6 @@ def _run_cell(scene: Scene, run: RunSummary) -> Cell:
 
 def _difference(run: RunSummary) -> str:
     return _share_of_request(run, run.window_difference_j, run.window_difference_ci95_j)
-
-
-def _residual(run: RunSummary) -> str:
-    """The residual as a share of the request; outside its own interval it is flagged."""
-    residual_j, half_width_j = run.run.residual_j, run.run.residual_ci95_j
-    if residual_j is None:
-        return NOTHING
-    text = f"{quantity(residual_j, 'J')}, {_share_of_request(run, residual_j, half_width_j)}"
-    outside = half_width_j is not None and abs(residual_j) > half_width_j
-    return f"{text} (outside its interval)" if outside else text
 
 
 def _share_of_request(run: RunSummary, part_j: float | None, half_width_j: float | None) -> str:

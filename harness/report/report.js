@@ -33,8 +33,16 @@ function themed(layout) {
   };
 }
 
-function outlined(trace) {
-  const line = trace.type === "scatter" ? { color: colour("--paper"), width: 1 } : { width: 0 };
+// An interval that is not known has no whisker; Plotly would draw null as one of no length.
+function whiskers(error, style = {}) {
+  return error && { ...error, ...style, array: error.array.map((width) => width ?? undefined) };
+}
+
+// Whiskers of bars lie on the bars, so they have the colour of the text.
+function outlined(points) {
+  const trace = { ...points, error_x: whiskers(points.error_x, { color: colour("--ink") }), error_y: whiskers(points.error_y) };
+  if (trace.type === "bar") return trace;
+  const line = { color: colour("--paper"), width: 1 };
   const open = String(trace.marker.symbol).endsWith("-open");
   return { ...trace, marker: { ...trace.marker, line: open ? { width: 2 } : line } };
 }
@@ -59,7 +67,11 @@ function showView(section, view) {
   for (const chart of charts) {
     const chosen = section.contains(chart.element) ? chart.spec.views[view] : undefined;
     if (!chosen) continue;
-    chart.spec.data.forEach((trace, index) => { trace.x = chosen.data[index]; });
+    chart.spec.data.forEach((trace, index) => {
+      trace.x = chosen.data[index];
+      if (chosen.starts?.[index]) trace.base = chosen.starts[index];
+      if (chosen.errors?.[index]) trace.error_x = { ...trace.error_x, array: chosen.errors[index] };
+    });
     chart.spec.layout = { ...chart.spec.layout, xaxis: chosen.axis };
     draw(chart);
   }

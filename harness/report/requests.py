@@ -7,12 +7,13 @@ from harness.report.plot import Axis, Figure, Mark, Points, scatter
 from harness.report.setups import LegendEntry, Scene, size_px
 from harness.report.text import (
     count,
+    interval_parts,
     memory,
     moment,
     plain,
     quantity,
     short,
-    time_span,
+    time_with_interval,
     with_interval,
 )
 
@@ -206,8 +207,12 @@ def _run_row(scene: Scene, run: RunSummary, spread_columns: int) -> tuple[Cell, 
         Cell(text=count(row.batch_size), key=row.batch_size),
         Cell(text=count(row.prompt_tokens), key=row.prompt_tokens, note=plain(row.clipped)),
         Cell(text=count(row.output_tokens), key=row.output_tokens, note=plain(row.clipped)),
-        Cell(text=with_interval(row.energy_j, row.energy_ci95_j, "J"), key=row.energy_j),
-        Cell(text=time_span(row.duration_s), key=row.duration_s),
+        Cell(
+            text=with_interval(row.energy_j, row.energy_ci95_j, "J"),
+            key=row.energy_j,
+            note=interval_parts(row.energy_j, run.energy_repeat95_j, row.energy_systematic95_j),
+        ),
+        Cell(text=time_with_interval(row.duration_s, row.duration_ci95_s), key=row.duration_s),
         Cell(text=with_interval(per_token_j, run.energy_per_output_token_ci95_j, "J"), key=per_token_j),
         Cell(text=quantity(run.average_power_w, "W"), key=run.average_power_w),
         Cell(text=count(row.trials), key=row.trials),

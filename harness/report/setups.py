@@ -58,8 +58,10 @@ class Scene:
         )
 
     def run_name(self, run: RunSummary) -> str:
-        """A run as the charts call it: its number in the table of runs, and the request."""
-        return f"#{run.number} · {request_name(run.run)}"
+        """A run as charts and tables call it: its number, the request, and the provenance where there are several."""
+        several = len({setup.provenance for setup in self.summary.setups}) > 1
+        provenance = f" · {run.run.provenance.value}" if several else ""
+        return f"#{run.number} · {request_name(run.run)}{provenance}"
 
     def run_notes(self, run: RunSummary) -> tuple[str, ...]:
         """What is told of any point of a run, last."""

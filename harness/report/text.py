@@ -8,6 +8,7 @@ from harness.records import RunRow
 from harness.units import duration, gibibytes, si
 
 NOTHING = "–"
+_SMALLEST_SHARE = 1e-5  # below it digits would say more than anybody knows
 
 
 def quantity(value: float | None, unit: str) -> str:
@@ -34,11 +35,13 @@ def with_interval(value: float | None, half_width: float | None, unit: str) -> s
 def percent(share: float | None) -> str:
     """Write a share of one.
 
-    >>> percent(0.033), percent(0.4567), percent(None)
-    ('3.3 %', '46 %', '–')
+    >>> percent(0.033), percent(0.4567), percent(1e-12), percent(None)
+    ('3.3 %', '46 %', '< 0.001 %', '–')
     """
     if share is None or not math.isfinite(share):
         return NOTHING
+    if 0 < abs(share) < _SMALLEST_SHARE:
+        return "< 0.001 %"
     return f"{100 * share:.2g} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
 
 
@@ -52,6 +55,18 @@ def signed_percent(share: float | None, half_width: float | None) -> str:
         return NOTHING
     text = f"{'−' if share < 0 else '+'}{percent(abs(share))}"
     return text if half_width is None else f"{text} ± {percent(half_width)}"
+
+
+def signed_quantity(value: float | None, half_width: float | None, unit: str) -> str:
+    """Write a difference with its sign, and its interval in the same unit: beside 0 a share would say nothing.
+
+    >>> signed_quantity(-0.012, 0.034, "J"), signed_quantity(2.5, None, "J")
+    ('−12 mJ ± 34 mJ', '+2.5 J')
+    """
+    if value is None:
+        return NOTHING
+    text = f"{'−' if value < 0 else '+'}{quantity(abs(value), unit)}"
+    return text if half_width is None else f"{text} ± {quantity(half_width, unit)}"
 
 
 def count(number: int | None) -> str:
@@ -75,6 +90,37 @@ def plural(number: int, noun: str, nouns: str | None = None) -> str:
 def time_span(seconds: float | None) -> str:
     """Write a time span."""
     return NOTHING if seconds is None else duration(seconds)
+
+
+def time_with_interval(seconds: float | None, half_width: float | None) -> str:
+    """Write a time span with the half width of its 95 % interval, relative to it.
+
+    >>> time_with_interval(75, 1.5), time_with_interval(None, 1.5)
+    ('1 min 15 s ± 2 %', '–')
+    """
+    return time_span(seconds) + (f" ± {percent(half_width / seconds)}" if seconds and half_width is not None else "")
+
+
+def interval_parts(value: float | None, repeat95: float | None, systematic95: float | None) -> str:
+    """Say what an interval is made of, relative to the value; nothing where that is not known.
+
+    >>> interval_parts(100.0, 0.5, 5.0)
+    'repeats ± 0.5 %, gain and offset of the meter ± 5 %'
+    """
+    if not value or repeat95 is None or systematic95 is None:
+        return ""
+    return f"repeats ± {percent(repeat95 / abs(value))}, gain and offset of the meter {systematic(value, systematic95)}"
+
+
+def systematic(value: float | None, systematic95: float | None) -> str:
+    """The part of an interval that no repeat shows, relative to the value: 0 where nobody states it.
+
+    >>> systematic(100.0, 5.0), systematic(100.0, 0.0), systematic(100.0, None)
+    ('± 5 %', 'not stated', '–')
+    """
+    if not value or systematic95 is None:
+        return NOTHING
+    return f"± {percent(systematic95 / abs(value))}" if systematic95 else "not stated"
 
 
 def memory(size_bytes: int | None) -> str:

@@ -11,13 +11,13 @@ from harness.campaign.kernel_rows import Counted, PhaseKernels, kernel_energy_ro
 from harness.campaign.plan import Plan
 from harness.campaign.task import Task
 from harness.kernels import KernelKind, Phase
-from harness.measuring.results import IdleFloor, PartResult, SessionResult, TakenWindow
+from harness.measuring.precision import Precision
+from harness.measuring.results import IdleFloor, PartResult, SessionResult
 from harness.measuring.statistics import Mean
-from harness.measuring.windows import Window
-from harness.meters.base import Conditions
 from harness.records import Part, Provenance
 from harness.requests import Deployment
 from harness.tracing.timeline import TracedKernel
+from tests.harness.measuring import made
 
 GEMM = TracedKernel(
     kernel_id="k0000",
@@ -65,35 +65,19 @@ def counted(*ranks: int) -> Counted:
 def session(*energies_j: float, idle_j: tuple[float, ...] | None = None) -> SessionResult:
     """A prefill window with one entry per counter, and idle windows of a second each."""
 
-    def window(values: tuple[float, ...]) -> Window:
-        count = len(values)
-        return Window(
-            energies_j=values,
-            uncertainties_j=(0.0,) * count,
-            counters_start_j=(0.0,) * count,
-            counters_end_j=values,
-            started_s=0.0,
-            duration_s=1.0,
-            tail_s=0.0,
-            before=(Conditions(),) * count,
-            after=(Conditions(),) * count,
-        )
-
-    idle = window(idle_j or tuple(10.0 for _ in energies_j))
-    taken = TakenWindow(
-        part=Part.PREFILL,
-        trial=0,
-        passes=1.0,
-        context_start_tokens=None,
-        mean_context_tokens=None,
-        window=window(energies_j),
-    )
+    idle = made.window(*(idle_j or tuple(10.0 for _ in energies_j)))
     part = PartResult(
         part=Part.PREFILL,
         energy_j=Mean(value=PHASE_J, ci95=None, samples=1),
         duration_s=Mean(value=PHASE_S, ci95=None, samples=1),
     )
-    return SessionResult(windows=(taken,), idle=IdleFloor(before=idle, after=idle), parts=(part,))
+    return SessionResult(
+        windows=(made.taken(Part.PREFILL, *energies_j),),
+        idle=IdleFloor(windows=(idle,)),
+        parts=(part,),
+        precision=Precision(),
+        step_s=0.1,
+    )
 
 
 def energy_by_rank(task: Task, result: SessionResult, meters: Counted, ranks: int) -> list[float]:

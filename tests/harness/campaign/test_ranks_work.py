@@ -10,10 +10,9 @@ from harness.campaign.laps import Lap, RankPlace, rank_time_rows
 from harness.campaign.ranks import Command, Place, Verb
 from harness.campaign.ranks_work import LeadWork, StepWork, spec_from_json, spec_to_json
 from harness.campaign.works import WorkSpec
-from harness.measuring.results import IdleFloor, SessionResult, TakenWindow
-from harness.measuring.windows import Window
-from harness.meters.base import Conditions
+from harness.kernels import KernelCount, Phase
 from harness.records import Part
+from tests.harness.measuring.made import session, taken
 
 PLACE = Place(rank=0, ranks=3, local_rank=0, local_ranks=3, node=0)
 
@@ -39,6 +38,7 @@ class FakeTeam:
 class FakeWork:
     part = Part.DECODE
     share = 0.25
+    kernels = (KernelCount(phase=Phase.DECODE, kernel_id="k0003", launches=7),)
     context_start_tokens = 64
     mean_context_tokens = 66.5
 
@@ -92,6 +92,7 @@ def test_a_work_in_step_looks_like_the_work_itself() -> None:
         64,
         66.5,
     )
+    assert work.kernels == FakeWork.kernels
 
 
 def test_the_time_of_every_rank_is_collected_for_every_call() -> None:
@@ -132,7 +133,17 @@ def test_a_rank_counts_its_own_time_between_the_meetings() -> None:
     assert step.release() == (), "times are handed over once"
 
 
-@pytest.mark.parametrize("spec", [WorkSpec(part=Part.RUN), WorkSpec(part=Part.DECODE, context_tokens=9, steps=3)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        WorkSpec(part=Part.RUN),
+        WorkSpec(part=Part.DECODE, context_tokens=9, steps=3),
+        WorkSpec(part=Part.WAITING, kernels=FakeWork.kernels, late_s=0.002),
+        WorkSpec(
+            part=Part.MIXTURE, kernels=(*FakeWork.kernels, KernelCount(phase=Phase.PREFILL, kernel_id="a", launches=1))
+        ),
+    ],
+)
 def test_a_work_described_as_text_is_the_same_work(spec: WorkSpec) -> None:
     assert spec_from_json(spec_to_json(spec)) == spec
 
@@ -150,34 +161,11 @@ def test_the_first_rank_of_every_other_machine_reads_its_meters() -> None:
     assert list(PLACE.readers) == [], "one machine: rank 0 reads itself"
 
 
-def window(started_s: float, duration_s: float, tail_s: float = 0.0) -> Window:
-    return Window(
-        energies_j=(1.0,),
-        uncertainties_j=(0.0,),
-        counters_start_j=(0.0,),
-        counters_end_j=(1.0,),
-        started_s=started_s,
-        duration_s=duration_s,
-        tail_s=tail_s,
-        before=(Conditions(),),
-        after=(Conditions(),),
-    )
-
-
-def taken(part: Part, trial: int, started_s: float, duration_s: float, tail_s: float = 0.0) -> TakenWindow:
-    return TakenWindow(
-        part=part,
-        trial=trial,
-        passes=4.0,
-        context_start_tokens=None,
-        mean_context_tokens=None,
-        window=window(started_s, duration_s, tail_s),
-    )
-
-
 def test_each_window_gets_the_lap_inside_it_and_warm_up_gets_none() -> None:
-    idle = IdleFloor(before=window(0, 1), after=window(90, 1))
-    windows = (taken(Part.PREFILL, 0, 10.0, 2.0, tail_s=0.5), taken(Part.RUN, 0, 20.0, 3.0))
+    windows = (
+        taken(Part.PREFILL, 1.0, started_s=10.0, work_s=1.5, lead_s=0.2, tail_s=0.5),
+        taken(Part.RUN, 1.0, started_s=20.0, work_s=3.0),
+    )
     laps = [
         Lap(begun_s=5.0, ended_s=6.0, durations_s=(0.9, 0.9)),  # warm-up
         Lap(begun_s=10.1, ended_s=11.4, durations_s=(1.2, 1.0)),
@@ -185,7 +173,7 @@ def test_each_window_gets_the_lap_inside_it_and_warm_up_gets_none() -> None:
     ]
     places = [RankPlace(node=0, device="cpu"), RankPlace(node=1, device="cpu")]
 
-    rows = rank_time_rows("r", SessionResult(windows=windows, idle=idle, parts=()), laps, places)
+    rows = rank_time_rows("r", session(windows), laps, places)
 
     assert [(row.part, row.rank, row.node, row.duration_s) for row in rows] == [
         (Part.PREFILL, 0, 0, 1.2),

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from harness.kernels import KernelCount
+from harness.measuring.precision import Precision
 from harness.measuring.protocol import QUICK, Protocol
 from harness.measuring.session import Session
 from harness.measuring.windows import WindowTaker
@@ -70,6 +72,10 @@ class Machine:
         """True energy of one device between two moments; time yet to come is spent idle."""
         return self._until_j(to_s) - self._until_j(from_s)
 
+    def history(self) -> Profile:
+        """What is used from now on, as a profile."""
+        return _History(self)
+
     def bank(
         self,
         *steps_s: float,
@@ -86,8 +92,8 @@ class Machine:
             meters.append(kind(_History(self), self, step_s=step_s, name=f"replay:{device}", conditions=asked))
         return MeterBank(meters, self, why="a test")
 
-    def taker(self, *steps_s: float, **options: Any) -> WindowTaker:
-        return WindowTaker(self.bank(*steps_s, **options), self, shortest_s=3 * max(steps_s))
+    def taker(self, *steps_s: float, precision: Precision | None = None, **options: Any) -> WindowTaker:
+        return WindowTaker(self.bank(*steps_s, **options), self, shortest_s=3 * max(steps_s), precision=precision)
 
     def session(self, protocol: Protocol = QUICK, *, window_s: float = 1.0, seed: int = 1, **options: Any) -> Session:
         return Session(self.taker(STEP_S, **options), self, protocol, window_s=window_s, rng=random.Random(seed))
@@ -117,6 +123,7 @@ class FakeWork:
     """A part of known energy and time per pass."""
 
     share = 1.0
+    kernels: tuple[KernelCount, ...] = ()
     context_start_tokens: int | None = None
     mean_context_tokens: float | None = None
 

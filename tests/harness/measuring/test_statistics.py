@@ -16,8 +16,8 @@ POINTS = st.lists(st.tuples(st.integers(0, 1000), st.floats(-1e3, 1e3)), min_siz
 )
 
 
-def trials(values: list[float], ci95: float = 0.0) -> list[Trial]:
-    return [Trial(value=value, ci95=ci95) for value in values]
+def trials(values: list[float], **halves: float) -> list[Trial]:
+    return [Trial(value=value, **halves) for value in values]
 
 
 def near(value: float, scale: float) -> object:
@@ -41,17 +41,32 @@ def test_a_mean_and_its_interval_are_scipys() -> None:
 
 
 def test_what_all_readings_get_wrong_alike_is_not_averaged_out() -> None:
-    assert mean_of(trials([5.0] * 100, ci95=0.3)).ci95 == pytest.approx(0.3)
+    mean = mean_of(trials([5.0] * 100, common95=0.3))
+    assert (mean.ci95, mean.common95, mean.repeat95) == pytest.approx((0.3, 0.3, 0.0))
 
 
-def test_spread_and_counter_add_in_quadrature() -> None:
+def test_what_is_random_in_the_readings_averages_out() -> None:
+    mean = mean_of(trials([5.0] * 100, random95=0.3))
+    assert (mean.ci95, mean.common95) == pytest.approx((0.03, 0.0))
+
+
+def test_a_mean_is_as_wide_as_its_spread_or_its_readings_whichever_is_wider() -> None:
+    spread = mean_of(trials([1.0, 2.0, 3.0])).ci95
+    assert spread == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+    assert mean_of(trials([1.0, 2.0, 3.0], random95=0.5)).ci95 == pytest.approx(spread)
+    assert mean_of(trials([1.0, 2.0, 3.0], random95=9.0)).ci95 == pytest.approx(9 / 3**0.5)
+
+
+def test_spread_and_what_all_readings_get_wrong_add_in_quadrature() -> None:
     spread = mean_of(trials([1.0, 2.0, 3.0])).ci95
     assert spread is not None
-    assert mean_of(trials([1.0, 2.0, 3.0], ci95=0.7)).ci95 == pytest.approx(math.hypot(spread, 0.7))
+    mean = mean_of(trials([1.0, 2.0, 3.0], common95=0.7))
+    assert mean.ci95 == pytest.approx(math.hypot(spread, 0.7))
+    assert mean.repeat95 == pytest.approx(spread)
 
 
 def test_the_interval_of_one_sample_is_not_known() -> None:
-    mean = mean_of(trials([4.2], ci95=0.1))
+    mean = mean_of(trials([4.2], random95=0.1, common95=0.1))
     assert mean == Mean(value=4.2, ci95=None, samples=1)
     assert mean.relative == math.inf
 
@@ -118,9 +133,16 @@ def test_a_line_through_exact_points_is_read_exactly() -> None:
 
 
 def test_an_offset_of_all_readings_is_an_offset_of_the_line() -> None:
-    points = [Trial(value=3 + 0.5 * at, ci95=0.2, at=at) for at in (100, 150, 200)]
+    points = [Trial(value=3 + 0.5 * at, common95=0.2, at=at) for at in (100, 150, 200)]
     for at in (100, 150, 260):
         assert line_at(points, at).ci95 == pytest.approx(0.2)
+
+
+def test_what_is_random_in_the_readings_of_a_line_counts_by_their_weight() -> None:
+    points = [Trial(value=3 + 0.5 * at, random95=0.3, at=at) for at in (100, 150, 200)]
+    assert line_at(points, 150).ci95 == pytest.approx(0.3 / 3**0.5)
+    # At an end the weights are 5/6, 1/3 and −1/6.
+    assert line_at(points, 100).ci95 == pytest.approx(0.3 * (25 / 36 + 1 / 9 + 1 / 36) ** 0.5)
 
 
 @pytest.mark.parametrize(

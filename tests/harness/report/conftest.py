@@ -9,6 +9,7 @@ import pytest
 from harness.dataset.store import DatasetStore
 from harness.records import Measurement, Status
 from tests.examples import tensor_parallel_measurement
+from tests.harness.report.report_examples import simulated, with_ledger, with_methods
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>{{7*7}}%{x}"
 DatasetOf = Callable[..., Path]
@@ -67,6 +68,12 @@ def parallel(dataset_of: DatasetOf, example_measurements: Callable[..., tuple[Me
     """The same request on one rank, on three, and on four that are spread over two machines."""
     one = example_measurements(n_runs=1)
     return dataset_of(*one, tensor_parallel_measurement(3), tensor_parallel_measurement(4, nodes=2))
+
+
+@pytest.fixture(scope="session")
+def virtual(dataset_of: DatasetOf) -> Path:
+    """A simulated run on three ranks, with a ledger and every kernel by three methods."""
+    return dataset_of(with_ledger(with_methods(simulated(tensor_parallel_measurement(3))), residual_j=1.0))
 
 
 @pytest.fixture(scope="session")

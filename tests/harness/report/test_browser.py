@@ -4,12 +4,15 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from harness.records import Measurement
 from harness.report.page import write_report
+from tests.harness.report.report_examples import with_ledger
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -51,6 +54,24 @@ addEventListener("load", () => setTimeout(() => {
 }, 3000));
 </script>
 """
+
+
+TO_PERCENT = """
+<script>
+addEventListener("load", () => setTimeout(() => {
+  document.querySelector("#ledger button[data-view='1']").click();
+  const chart = document.getElementById("chart-ledger-1");
+  document.title = JSON.stringify({
+    title: chart.querySelector(".xtitle").textContent,
+    base: chart.data.map((trace) => trace.base[0]),
+    x: chart.data.map((trace) => trace.x[0]),
+    error: chart.data[3].error_x.array,
+  });
+}, 3000));
+</script>
+"""
+Examples = Callable[..., tuple[Measurement, ...]]
+DatasetOf = Callable[..., Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +130,7 @@ def visited(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
 
 
 def test_every_chart_is_drawn_with_its_points_or_bars(visited: Visit) -> None:
-    assert len(visited.charts) == 17
+    assert len(visited.charts) == 19
     assert f'data-charts="{len(visited.charts)}"' in visited.dom
     for chart in visited.charts:
         assert 'class="main-svg"' in chart
@@ -147,6 +168,63 @@ def test_a_page_about_several_ranks_is_drawn_and_silent(parallel: Path, tmp_path
     assert f'data-charts="{len(found.charts)}"' in found.dom
     assert all('class="main-svg"' in chart for chart in found.charts)
     assert found.console == ()
+
+
+def bars(visit_of: Visit, chart: str) -> list[str]:
+    """The outlines of the bars of a chart; one that is not drawn is a point."""
+    (found,) = (text for text in visit_of.charts if f'id="chart-{chart}"' in text)
+    return re.findall(r'<g class="point"><path[^>]*? d="([^"]+)"', found)
+
+
+def whiskers(visit_of: Visit, chart: str) -> int:
+    """How many of the bars of a chart have an interval."""
+    (found,) = (text for text in visit_of.charts if f'id="chart-{chart}"' in text)
+    return found.count('<path class="xerror"')
+
+
+def test_a_page_with_ledger_methods_and_collectives_is_drawn_and_silent(virtual: Path, tmp_path: Path) -> None:
+    found = visit(write_report(virtual, tmp_path / "report.html"), tmp_path, width_px=500)
+
+    assert all(f'id="{name}"' in found.dom for name in ("ledger", "methods-of-kernels", "collectives"))
+    assert f'data-charts="{len(found.charts)}"' in found.dom
+    assert all('class="main-svg"' in chart for chart in found.charts)
+    assert found.console == ()
+    assert found.title.startswith("SIMULATED: ")
+
+
+@pytest.mark.parametrize("residual_j", [1e-9, 0.0, -30.0])
+def test_a_residual_is_visible_however_small(
+    dataset_of: DatasetOf, example_measurements: Examples, tmp_path: Path, residual_j: float
+) -> None:
+    folder = dataset_of(with_ledger(example_measurements(n_runs=1)[0], residual_j))
+
+    found = visit(write_report(folder, tmp_path / "report.html"), tmp_path)
+
+    for chart, pieces in (("ledger-1", 4), ("residual-1", 1)):
+        outlines = bars(found, chart)
+        assert len(outlines) == pieces
+        assert all("V" in outline for outline in outlines), outlines
+        assert whiskers(found, chart) == 1
+
+
+def test_an_interval_that_is_not_known_has_no_whisker(
+    dataset_of: DatasetOf, example_measurements: Examples, tmp_path: Path
+) -> None:
+    folder = dataset_of(with_ledger(example_measurements(n_runs=1)[0], 1.0, ci95_j=None))
+
+    found = visit(write_report(folder, tmp_path / "report.html"), tmp_path)
+
+    assert [whiskers(found, chart) for chart in ("ledger-1", "residual-1")] == [0, 0]
+
+
+def test_the_ledger_in_percent_moves_starts_and_whiskers_too(virtual: Path, tmp_path: Path) -> None:
+    page = write_report(virtual, tmp_path / "report.html")
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
+    page.write_text(text.replace("</body>", f"{TO_PERCENT}</body>"), encoding="utf-8")
+
+    done = json.loads(visit(page, tmp_path).title)
+
+    assert done == {"title": "share of the run's energy", "base": [0, 60, 90, 99], "x": [60, 30, 9, 1], "error": [2]}
 
 
 def test_a_page_without_energies_draws_what_it_has(failed: Path, tmp_path: Path) -> None:

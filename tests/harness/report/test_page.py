@@ -219,29 +219,6 @@ def test_of_many_runs_forty_bars_are_shown_and_the_page_says_so(
         assert len(spec["layout"]["yaxis"]["categoryarray"]) <= 40
 
 
-def test_the_page_says_when_the_ledger_has_no_independent_method(
-    dataset_of: DatasetOf, example_measurements: Examples
-) -> None:
-    estimated = example_measurements(n_runs=1)[0]
-
-    assert "no independent kernel method ran" in notes(page_of(dataset_of(estimated)), "agreement")
-
-
-def test_a_residual_outside_its_interval_is_flagged(dataset_of: DatasetOf, example_measurements: Examples) -> None:
-    one = example_measurements(n_runs=1)[0]
-    run = replace(one.run, energy_j=100.0, residual_j=10.0, residual_ci95_j=2.0)
-    inside = replace(run, run_id="inside", residual_ci95_j=20.0)
-    bare = replace(one, phases=(), kernels=(), kernel_energies=(), readings=(), graphs=(), power_traces=())
-    phases = tuple(replace(phase, run_id="inside") for phase in one.phases)
-
-    rows = cells(page_of(dataset_of(replace(one, run=run), replace(bare, run=inside, phases=phases))), "agreement")
-
-    assert sorted(row[-1] for row in rows) == [
-        "10 J, +10 % ± 2 % (outside its interval)",
-        "10 J, +10 % ± 20 %",
-    ]
-
-
 def test_a_rejected_window_is_shown_with_its_reason_and_apart_from_the_used_ones(
     dataset_of: DatasetOf, example_measurements: Examples
 ) -> None:

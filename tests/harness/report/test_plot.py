@@ -4,6 +4,7 @@ import html
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -11,7 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.plot import Axis, Bars, Mark, Points, label, scatter, script_json, stacked_bars
+from harness.report.plot import (
+    Axis,
+    Bars,
+    Mark,
+    Points,
+    grouped_bars,
+    label,
+    scatter,
+    script_json,
+    stacked_bars,
+)
 
 HOSTILE = "</script><img src=x onerror=alert(1)>%{x} <a href='javascript:alert(1)'>b</a>"
 
@@ -113,8 +124,46 @@ def test_plotly_accepts_every_key_of_the_charts() -> None:
     bars = json.loads(stacked_bars(name="b", title="b", pieces=[piece], axes=axes, names=piece.names).spec)
     whole = Axis(title="batch", log=True, whole=True)
 
-    for spec in (spec_of(points([1.0, 20.0]), whole), spec_of(points([1.0]), whole), bars):
+    placed = replace(piece, starts=([2.0], [200.0]), half_widths=([0.5], [50.0]), always_visible=True)
+    waterfall = json.loads(stacked_bars(name="w", title="w", pieces=[piece, placed], axes=axes, names=piece.names).spec)
+    grouped = json.loads(grouped_bars(name="g", title="g", pieces=[piece, placed], axes=axes, names=piece.names).spec)
+
+    for spec in (spec_of(points([1.0, 20.0]), whole), spec_of(points([1.0]), whole), bars, waterfall, grouped):
         go.Figure(data=spec["data"], layout=spec["layout"])
         for view in spec["views"]:
             go.Figure(layout={"xaxis": view["axis"]})
             assert len(view["data"]) == len(spec["data"])
+
+
+def piece_of(**changes: Any) -> Bars:
+    made = Bars(series="a", mark=Mark(colour="#0072B2"), names=["row"], lengths=([1.0], [10.0]), notes=[("note",)])
+    return replace(made, **changes)
+
+
+def bars_of(*pieces: Bars) -> dict[str, Any]:
+    axes = (Axis(title="energy", unit="J"), Axis(title="share", unit="%"))
+    spec: dict[str, Any] = json.loads(stacked_bars(name="b", title="b", pieces=pieces, axes=axes, names=["row"]).spec)
+    return spec
+
+
+def test_bars_that_say_where_they_start_are_placed_and_keep_their_places_in_every_view() -> None:
+    spec = bars_of(piece_of(starts=([0.0], [0.0])), piece_of(starts=([1.0], [10.0]), half_widths=([0.1], [None])))
+
+    assert spec["layout"]["barmode"] == "overlay"
+    assert [trace["base"] for trace in spec["data"]] == [[0.0], [1.0]]
+    assert [view["starts"] for view in spec["views"]] == [[[0.0], [1.0]], [[0.0], [10.0]]]
+    assert [view["errors"] for view in spec["views"]] == [[None, [0.1]], [None, [None]]]
+
+
+def test_bars_without_places_are_stacked_by_their_lengths() -> None:
+    spec = bars_of(piece_of(), piece_of(lengths=([-1.0], [-10.0])))
+
+    assert spec["layout"]["barmode"] == "relative"
+    assert not any("base" in trace or "error_x" in trace for trace in spec["data"])
+
+
+@pytest.mark.parametrize(("always_visible", "width"), [(True, 2), (False, 0)])
+def test_a_piece_that_must_be_seen_has_an_outline_in_its_colour(always_visible: bool, width: int) -> None:
+    line = bars_of(piece_of(lengths=([0.0], [0.0]), always_visible=always_visible))["data"][0]["marker"]["line"]
+
+    assert line == {"width": width, "color": "#0072B2"}

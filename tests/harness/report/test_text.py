@@ -18,6 +18,10 @@ from harness.report import text
         lambda: text.with_interval(None, 1.0, "J"),
         lambda: text.percent(None),
         lambda: text.signed_percent(None, 1.0),
+        lambda: text.signed_quantity(None, 1.0, "J"),
+        lambda: text.time_with_interval(None, 1.0),
+        lambda: text.systematic(None, 1.0),
+        lambda: text.systematic(1.0, None),
         lambda: text.count(None),
         lambda: text.time_span(None),
         lambda: text.memory(None),
@@ -38,6 +42,19 @@ def test_an_interval_is_relative_to_the_size_of_a_negative_value() -> None:
 def test_zero_is_shown_as_zero_and_not_as_unknown() -> None:
     assert text.quantity(0.0, "J") == "0 J"
     assert text.with_interval(0.0, 0.1, "J") == "0 J"
+
+
+@pytest.mark.parametrize(
+    ("value", "half_width", "words"),
+    [(1e-9, 2.0, "+1 nJ ± 2 J"), (-1.5, 0.5, "−1.5 J ± 500 mJ"), (0.0, 0.0, "+0 J ± 0 J")],
+)
+def test_a_difference_keeps_its_sign_and_its_interval_its_unit(value: float, half_width: float, words: str) -> None:
+    assert text.signed_quantity(value, half_width, "J") == words
+
+
+@pytest.mark.parametrize(("share", "words"), [(1e-4, "0.01 %"), (1e-5, "0.001 %"), (9e-6, "< 0.001 %"), (0.0, "0 %")])
+def test_a_share_too_small_to_know_is_not_given_digits(share: float, words: str) -> None:
+    assert text.percent(share) == words
 
 
 @given(st.text())
