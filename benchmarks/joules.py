@@ -22,7 +22,7 @@ from benchmarks.joules_case import CaseResult, score
 from benchmarks.joules_machines import Case
 from benchmarks.joules_table import bars_of, page_of, rows_of
 
-MACHINES = 200
+MACHINES = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -159,6 +159,7 @@ def first_lines(results: Sequence[CaseResult]) -> list[str]:
 def page_of(results: Sequence[CaseResult], rows: Sequence[Row]) -> str:
     """The page ``docs/joules.md``."""
     machines = len({result.case.number for result in results})
+    gpus = sum({result.case.number: result.gpus for result in results}.values())
     hours = sum(result.virtual_s for result in results) / 3600
     lines = [
         "# How far from the truth the joules are",
@@ -166,7 +167,7 @@ def page_of(results: Sequence[CaseResult], rows: Sequence[Row]) -> str:
         "Written by `python -m benchmarks.joules --write docs/joules.md`; a test says when it is stale. Everything on",
         "this page is **simulated**: it shows what the method does to known truth, and nothing about a real sensor.",
         "",
-        f"{machines} random virtual machines (seed {results[0].case.seed}), each measured twice, in "
+        f"{machines} random virtual machines with {gpus} GPUs (seed {results[0].case.seed}), each measured twice, in "
         f"{hours:,.0f} h of virtual time. Counters move every 10–200 ms, see all of the time or 25–100 % of it, with",
         "noise, drift of temperature and clocks, idle power of 30–250 W, 1 to 8 GPUs. What is random about them is in",
         "`benchmarks/joules_machines.py`, what is measured in `harness.measuring`, what is true in `harness.virtual`.",

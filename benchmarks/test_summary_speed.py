@@ -9,6 +9,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def kernel_table(run_ids: list[str]) -> pa.Table:
     return filled(columns, schema, rows)
 
 
-def filled(columns, schema, rows):
+def filled(columns: Mapping[str, Any], schema: pa.Schema, rows: int) -> pa.Table:
     """Columns that are not given are null."""
     return pa.table(
         {

@@ -199,7 +199,7 @@ class Plan:
         Literal["auto", "apportioned", "replay", "regressed", "all"],
         Option(
             text="energy of kernels. apportioned: their shares of their phase; replay: also looped alone; regressed: "
-            "also over mixtures of them; auto: all on virtual GPUs, else apportioned",
+            "also over mixtures of them; auto: replay on virtual GPUs, else apportioned",
             group=_PROTOCOL,
         ),
     ] = "auto"

@@ -207,10 +207,10 @@ def formula_passes(facts: ModelFacts, dtype: str, machine: Machine) -> FormulaPa
 
 
 def kernel_methods(plan: Plan, site: Site) -> tuple[EnergyMethod, ...]:
-    """How kernels are measured beside being apportioned; on a virtual GPU, where time costs nothing, in every way."""
+    """How kernels are measured beside being apportioned; on a virtual GPU, where time costs little, by replay too."""
     every = (EnergyMethod.REPLAY, EnergyMethod.REGRESSED)
     if plan.kernel_energy == "auto":
-        return every if site.provenance is Provenance.SIMULATED and plan.trace_kernels else ()
+        return every[:1] if site.provenance is Provenance.SIMULATED and plan.trace_kernels else ()
     return tuple(method for method in every if plan.kernel_energy in {"all", method.value})
 
 

@@ -37,9 +37,9 @@ class RemoteMeter:
             raise MeterFailed(text, cause=None if cause is None else MeterCause(cause))
         return float(answer)
 
-    def conditions(self) -> Conditions:
+    def conditions(self, *, powers: bool = True) -> Conditions:
         """The device's state now."""
-        return Conditions(**json.loads(self._ask(Verb.CONDITIONS)))
+        return Conditions(**json.loads(self._ask(Verb.CONDITIONS, count=int(powers))))
 
     def facts(self) -> DeviceFacts:
         """What the device is."""
@@ -49,8 +49,8 @@ class RemoteMeter:
         """No more reads; the reader lets go of its meters at the end of the run."""
         self._closed = True
 
-    def _ask(self, verb: Verb) -> str:
-        return self._team.ask(Command(verb=verb, number=self._number), self._reader)
+    def _ask(self, verb: Verb, *, count: int = 0) -> str:
+        return self._team.ask(Command(verb=verb, number=self._number, count=count), self._reader)
 
 
 class Reader:
@@ -71,7 +71,7 @@ class Reader:
             raise RuntimeError(f"{command.verb} comes after {Verb.METERS}")
         meter = self._bank.meters[command.number]
         if command.verb is Verb.CONDITIONS:
-            self._team.answer(json.dumps(asdict(meter.conditions())))
+            self._team.answer(json.dumps(asdict(meter.conditions(powers=bool(command.count)))))
             return
         try:
             self._team.answer(json.dumps(meter.read_j()))

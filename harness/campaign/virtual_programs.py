@@ -4,7 +4,7 @@ Amounts of a decode step are read between steps captured at contexts that are po
 context but where a sliding window ends. Runs of one campaign share those.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from harness.measuring.kernel_energy import NULL_IN_GRAPH
 from harness.records import Part
 from harness.tracing.graph import KernelGraph
 from harness.virtual.machine import Program, VirtualMachine
-from harness.virtual.program import Segments, joined, segments_of
+from harness.virtual.program import MATRIX_DTYPE, Segments, joined, segments_of
 
 _GROUPS = 24  # of decode steps that run as one: steps of a group are taken at their mean context
 _AMOUNTS = ("launches", "flop", "traffic_bytes", "link_bytes")
@@ -44,7 +44,7 @@ class Programs:
         self.graphs: dict[Phase, KernelGraph] = {Phase.PREFILL: self._graph(Phase.PREFILL, self._request.prompt_tokens)}
         if self._request.decode_steps:
             self.graphs[Phase.DECODE] = self._graph(Phase.DECODE, traced_steps(self._request).context_tokens)
-        self._units = {phase: _units(phase, graph) for phase, graph in self.graphs.items()}
+        self._units = {phase: _Units(phase, graph) for phase, graph in self.graphs.items()}
 
     def of(self, spec: WorkSpec) -> Program:
         """The program of a work."""
@@ -59,10 +59,11 @@ class Programs:
         return options | ({"late_s": spec.late_s} if spec.late_s else {})
 
     def _segments(self, spec: WorkSpec) -> Segments:
-        if spec.part is Part.WAITING:
-            return _after_an_empty_one(spec.kernels, self._units)
         if spec.kernels:
-            return _loop(spec.kernels, self._units)
+            phase = spec.kernels[0].phase
+            # A rank that is late needs something before the collective to be late with.
+            empty = KernelCount(phase=phase, kernel_id=NULL_IN_GRAPH, launches=1)
+            return self._units[phase].loop([empty, *spec.kernels] if spec.part is Part.WAITING else spec.kernels)
         if spec.part is Part.PREFILL:
             return self._prefill()
         if spec.part is Part.DECODE:
@@ -113,54 +114,28 @@ def _named(phase: Phase, graph: KernelGraph) -> Segments:
     return segments_of(graph, name=lambda index: kernel_name(phase, index))
 
 
-def _units(phase: Phase, graph: KernelGraph) -> Mapping[str, Segments]:
-    """One launch of every kernel of a graph, by its id in a trace."""
-    whole = _named(phase, graph)
-    units: dict[str, Segments] = {}
-    for index, name in enumerate(whole.kernels):
-        only = whole.only(name)
-        launches = float(only.launches.sum())
-        units[kernel_id(index)] = Segments(
-            kernels=only.kernels,
-            collective=only.collective,
-            dtypes=only.dtypes,
-            kernel=only.kernel,
-            **{amount: getattr(only, amount) / launches for amount in _AMOUNTS},
-        )
-    return units
+class _Units:
+    """One launch of every kernel of a phase, and of none."""
 
+    def __init__(self, phase: Phase, graph: KernelGraph) -> None:
+        whole = _named(phase, graph)  # one segment per kernel, in the graph's order
+        self._place = {kernel_id(index): index for index in range(len(whole.kernels))}
+        self._place |= dict.fromkeys((NULL_KERNEL, NULL_IN_GRAPH), len(whole.kernels))
+        self._names = (*whole.kernels, NULL_KERNEL)
+        self._collective = (*whole.collective, False)
+        self._dtypes = (*(whole.dtype_of(index) for index in range(len(whole.kernels))), MATRIX_DTYPE)
+        one = [amount / whole.launches for amount in whole.amounts]  # per launch
+        nothing = [1.0, 0.0, 0.0, 0.0]  # launched once, no work
+        self._amounts = [np.append(amount, none) for amount, none in zip(one, nothing, strict=True)]
 
-def _loop(kernels: Sequence[KernelCount], units: Mapping[Phase, Mapping[str, Segments]]) -> Segments:
-    """Each kernel so many times, in the order given."""
-    return joined([_times(_unit(each, units), each.launches) for each in kernels])
-
-
-def _after_an_empty_one(kernels: Sequence[KernelCount], units: Mapping[Phase, Mapping[str, Segments]]) -> Segments:
-    """A collective with something before it that one rank can be late with."""
-    empty = KernelCount(phase=kernels[0].phase, kernel_id=NULL_IN_GRAPH, launches=1)
-    return _loop([empty, *kernels], units)
-
-
-def _unit(count: KernelCount, units: Mapping[Phase, Mapping[str, Segments]]) -> Segments:
-    if count.kernel_id in {NULL_KERNEL, NULL_IN_GRAPH}:
-        nothing = np.zeros(1)
+    def loop(self, kernels: Sequence[KernelCount]) -> Segments:
+        """Each kernel so many times, in the order given."""
+        places = [self._place[each.kernel_id] for each in kernels]
+        times = np.array([each.launches for each in kernels], dtype=np.float64)
         return Segments(
-            kernels=(count.kernel_id,),
-            collective=(False,),
-            kernel=np.zeros(1, dtype=np.int64),
-            launches=np.ones(1),
-            flop=nothing,
-            traffic_bytes=nothing,
-            link_bytes=nothing,
+            kernels=tuple(self._names[place] for place in places),
+            collective=tuple(self._collective[place] for place in places),
+            dtypes=tuple(self._dtypes[place] for place in places),
+            kernel=np.arange(len(places), dtype=np.int64),
+            **{name: amount[places] * times for name, amount in zip(_AMOUNTS, self._amounts, strict=True)},
         )
-    return units[count.phase][count.kernel_id]
-
-
-def _times(unit: Segments, times: int) -> Segments:
-    return Segments(
-        kernels=unit.kernels,
-        collective=unit.collective,
-        dtypes=unit.dtypes,
-        kernel=unit.kernel,
-        **{amount: getattr(unit, amount) * times for amount in _AMOUNTS},
-    )

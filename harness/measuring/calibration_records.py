@@ -57,7 +57,7 @@ class Aliasing:
     phases: int
     worst: float  # largest relative deviation of a phase from the mean of all phases
     resolution: float  # what noise and reading make of it where there is no aliasing
-    bias: float  # mean over the phases, against what the powers of long bursts say
+    bias: float  # mean over the phases, against what the powers of long bursts said; a device that warmed up shows here
     polled_worst: float | None = None  # the same of instant power, polled and integrated
 
     @property

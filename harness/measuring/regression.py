@@ -178,18 +178,22 @@ def _mixtures(session: SessionResult, phase: Phase) -> list[TakenWindow]:
 
 def _groups(used: Sequence[TakenWindow]) -> list[tuple[str, ...]]:
     """Kernels that are told apart; those whose counts are always in one proportion are one unknown."""
-    names = sorted({each.kernel_id for taken in used for each in taken.kernels})
-    counts = {name: tuple(_launches(taken, name) for taken in used) for name in names}
+    launches = [_launches(taken) for taken in used]
     groups: dict[tuple[float, ...], list[str]] = {}
-    for name in names:
-        largest = max(counts[name])
+    for name in sorted(set().union(*launches)):
+        counts = [each.get(name, 0) for each in launches]
+        largest = max(counts)
         if largest > 0:
-            groups.setdefault(tuple(round(count / largest, 9) for count in counts[name]), []).append(name)
+            groups.setdefault(tuple(round(count / largest, 9) for count in counts), []).append(name)
     return [tuple(group) for group in groups.values()]
 
 
-def _launches(taken: TakenWindow, kernel_id: str) -> float:
-    return sum(each.launches for each in taken.kernels if each.kernel_id == kernel_id)
+def _launches(taken: TakenWindow) -> dict[str, int]:
+    """Launches of each kernel in one pass of a mixture."""
+    counts: dict[str, int] = {}
+    for each in taken.kernels:
+        counts[each.kernel_id] = counts.get(each.kernel_id, 0) + each.launches
+    return counts
 
 
 def _system(
@@ -236,8 +240,9 @@ def _times_s(
     launch_s = {each.kernel.kernel_id: each.duration_s / each.kernel.launches for each in split.kernels}
     times_s = np.zeros((len(used), len(groups) + 1))
     for row, taken in enumerate(used):
+        launches = _launches(taken)
         for column, group in enumerate(groups):
-            pass_s = sum(_launches(taken, name) * launch_s.get(name, 0.0) for name in group)
+            pass_s = sum(launches.get(name, 0) * launch_s.get(name, 0.0) for name in group)
             times_s[row, column] = taken.passes * pass_s
         work_s, kernels_s = taken.window.work_s, float(times_s[row].sum())
         times_s[row] *= min(1.0, work_s / kernels_s) if kernels_s > 0 else 1.0

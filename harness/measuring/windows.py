@@ -35,10 +35,10 @@ from harness.records import Provenance
 _Read = Callable[[], tuple[CounterRead, ...]]
 
 _POLL_S = 0.001
-_POLL_STEPS = 50  # polls in a step, where that is slower
+_POLL_STEPS = 40  # polls in a step, where that is slower
 _PATIENCE_STEPS = 20
 _PATIENCE_MIN_S = 2.0
-_EARLY = 0.1  # of a step before it is expected
+_EARLY = 0.06  # of a step before it is expected
 _STEPS_FORESEEN = 500  # … unless it was seen so many steps ago
 _ESTIMATE_S = 0.001  # an estimate is computed at its read: only the time of the read is uncertain
 _RECTANGLE95 = 1.96 / 3**0.5
@@ -134,7 +134,7 @@ class WindowTaker:
 
     def conditions(self) -> tuple[Conditions, ...]:
         """Clocks, temperature and the like of each device, now."""
-        return self._bank.conditions()
+        return self._bank.conditions(powers=False)
 
     def take(self, work: Callable[[], None], *, jitter_s: float = 0.0) -> Window:
         """Run ``work``, which returns only when the device is done, inside one window.
@@ -142,7 +142,7 @@ class WindowTaker:
         The work starts ``jitter_s`` after the counters are ready. Raises ``MeterFailed`` for a counter that stands
         still or goes back and ``WindowTooShort`` where the work took less than the shortest window resolved.
         """
-        before = self._bank.conditions()
+        before = self._bank.conditions(powers=False)
         if not self.aligned:
             self._clock.pause(self._bank.step_s)
         # What ran until now must not show any more at the first step.
@@ -153,11 +153,11 @@ class WindowTaker:
         work()
         ended_s = self._clock.now_s()
         if self.aligned:
-            after = self._bank.conditions()
+            after = self._bank.conditions(powers=False)
             ends = self._steps(self._bank.read_end, ended_s + self._lag_s)
         else:
             ends = self._steps(self._bank.read_end, ended_s)
-            after = self._bank.conditions()
+            after = self._bank.conditions(powers=False)
         if not self.aligned:  # read and worked without a pause: what lies between belongs to the work
             started_s, ended_s = starts[0].at_s, ends[0].at_s
         if ended_s - started_s < self._shortest_s:

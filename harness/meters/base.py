@@ -127,8 +127,11 @@ class Meter(Protocol):
 class DeviceProbe(Protocol):
     """What can be asked about the device beside its energy."""
 
-    def conditions(self) -> Conditions:
-        """The device's state now. A value that cannot be had is ``None``, not an error."""
+    def conditions(self, *, powers: bool = True) -> Conditions:
+        """The device's state now. A value that cannot be had is ``None``, not an error.
+
+        Without ``powers`` its powers are not asked for, which takes less time.
+        """
         ...
 
     def facts(self) -> DeviceFacts:

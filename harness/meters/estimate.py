@@ -79,7 +79,7 @@ class EstimateMeter:
         """Stop counting."""
         self._closed = True
 
-    def conditions(self) -> Conditions:
+    def conditions(self, *, powers: bool = True) -> Conditions:  # noqa: ARG002  as every meter
         """The model knows no state of the device."""
         return Conditions()
 

@@ -111,9 +111,9 @@ class NvmlMeter:
         self._closed = True
         self._nvml.close()
 
-    def conditions(self) -> Conditions:
+    def conditions(self, *, powers: bool = True) -> Conditions:
         """Clocks, temperature, power, limits, slowdown reasons and strangers on the GPU, as far as it tells."""
-        return self._nvml.ask_together(lambda: self._device.conditions(self._own_pids)) or Conditions()
+        return self._nvml.ask_together(lambda: self._device.conditions(self._own_pids, powers=powers)) or Conditions()
 
     def facts(self) -> DeviceFacts:
         """What the GPU is and how it is set up."""

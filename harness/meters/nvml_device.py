@@ -52,16 +52,16 @@ class NvmlDevice:
         """What the counter shows; raises pynvml's errors."""
         return int(self._api.nvmlDeviceGetTotalEnergyConsumption(self._handle))
 
-    def conditions(self, own_pids: frozenset[int]) -> Conditions:
+    def conditions(self, own_pids: frozenset[int], *, powers: bool = True) -> Conditions:
         """Clocks, temperature, power, limits, slowdown reasons and strangers on the GPU, as far as it tells."""
         api, ask, handle = self._api, self._nvml.ask, self._handle
-        instant_w, average_w = self._field_powers_w(ask)
+        instant_w, average_w = self._field_powers_w(ask) if powers else (None, None)
         return Conditions(
             sm_clock_mhz=ask("nvmlDeviceGetClockInfo", handle, api.NVML_CLOCK_SM),
             memory_clock_mhz=ask("nvmlDeviceGetClockInfo", handle, api.NVML_CLOCK_MEM),
             temperature_c=_first(ask, _TEMPERATURES, handle, api.NVML_TEMPERATURE_GPU),
             power_w=instant_w,
-            reported_power_w=watts(ask("nvmlDeviceGetPowerUsage", handle)),
+            reported_power_w=watts(ask("nvmlDeviceGetPowerUsage", handle)) if powers else None,
             throttle_reasons=_first(ask, _REASONS, handle),
             other_processes=self._other_processes(own_pids),
             average_power_w=average_w,

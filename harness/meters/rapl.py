@@ -85,7 +85,7 @@ class RaplMeter:
         """Stop reading."""
         self._stop.set()
 
-    def conditions(self) -> Conditions:
+    def conditions(self, *, powers: bool = True) -> Conditions:  # noqa: ARG002  as every meter
         """RAPL knows energy only."""
         return Conditions()
 

@@ -96,7 +96,7 @@ class ReplayMeter:
         """Let go of the counter."""
         self._closed = True
 
-    def conditions(self) -> Conditions:
+    def conditions(self, *, powers: bool = True) -> Conditions:  # noqa: ARG002  as every meter
         """What the demonstration wants the device to report."""
         return self._conditions()
 

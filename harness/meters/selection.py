@@ -86,9 +86,9 @@ class MeterBank:
         """Read one counter."""
         return self._read(self.meters[device])
 
-    def conditions(self) -> tuple[Conditions, ...]:
+    def conditions(self, *, powers: bool = True) -> tuple[Conditions, ...]:
         """The state of each device now."""
-        return tuple(meter.conditions() for meter in self.meters)
+        return tuple(meter.conditions(powers=powers) for meter in self.meters)
 
     def facts(self) -> tuple[DeviceFacts, ...]:
         """What each device is, with the links between them."""

@@ -154,13 +154,13 @@ class VirtualMeter:
 
     # ---- the device ----
 
-    def conditions(self) -> Conditions:
+    def conditions(self, *, powers: bool = True) -> Conditions:
         """What the sensor tells of the device; nothing if it is lost or hangs."""
         half_s = next(self._half_latencies_s)
         self._clock.pause(half_s)
         told = Conditions()
         if self._dead() is None:
-            told = self._told(self._clock.now_s())
+            told = self._told(self._clock.now_s(), powers=powers)
         self._clock.pause(half_s)
         return told
 
@@ -176,14 +176,14 @@ class VirtualMeter:
             memory_bytes=load.hardware.memory_bytes,
         )
 
-    def _told(self, now_s: float) -> Conditions:
+    def _told(self, now_s: float, *, powers: bool) -> Conditions:
         has, index, timeline = self._gpu.sensor.has, self._index, self._evolution.timeline
         block = timeline.block_at(self._instant.renewed_s(now_s))
-        average_w = self._average.at(now_s) if has("average") else None
+        average_w = self._average.at(now_s) if powers and has("average") else None
         return Conditions(
             sm_clock_mhz=timeline.clock_mhz(index, block) if has("clocks") else None,
             temperature_c=float(round(timeline.temperature_c(index, block))) if has("temperature") else None,
-            power_w=self._instant.at(now_s) if has("instant") else None,
+            power_w=self._instant.at(now_s) if powers and has("instant") else None,
             reported_power_w=average_w,
             average_power_w=average_w,
             throttle_reasons=timeline.throttle(index, block) if has("throttle") else None,

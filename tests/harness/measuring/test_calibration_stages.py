@@ -117,6 +117,16 @@ def test_a_counter_that_sees_everything_does_not_alias_though_its_power_fields_d
     assert device.instant.sampled_share == pytest.approx(0.25, abs=0.03)
 
 
+def test_a_mean_of_one_second_is_found_though_the_load_ran_shortly_before(h100_calibrated: DeviceCalibration) -> None:
+    reported = h100_calibrated.reported
+
+    assert reported is not None
+    assert reported.window_s is not None
+    assert reported.window_s.value == pytest.approx(1.0, rel=0.02)
+    assert reported.misfit is not None
+    assert reported.misfit < 0.02
+
+
 def test_missing_fields_are_none_with_the_reason(h100: VirtualGpu) -> None:
     (device,) = calibrated(with_sensor(h100, missing=("instant", "temperature")))
 

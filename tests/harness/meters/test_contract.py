@@ -49,8 +49,8 @@ class NvmlMeterElsewhere:
     def close(self) -> None:
         self._machine.ask("meter.close()")
 
-    def conditions(self) -> Conditions:
-        return Conditions(**self._machine.ask("meter.conditions()"))
+    def conditions(self, *, powers: bool = True) -> Conditions:
+        return Conditions(**self._machine.ask(f"meter.conditions(powers={powers})"))
 
     def facts(self) -> DeviceFacts:
         return DeviceFacts(**self._machine.ask("meter.facts()"))
