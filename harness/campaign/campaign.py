@@ -12,6 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol, Self
 
+from harness.campaign.calibrated import campaign_calibration
 from harness.campaign.folder import STATE_FOLDER, CampaignFolder
 from harness.campaign.jobs import Job, run_id_of
 from harness.campaign.launchers import Launcher
@@ -176,6 +177,10 @@ class Campaign:
     def _subjects(self) -> Mapping[str, Subject]:
         return {subject.source.name: subject for subject in self.surroundings.subjects}
 
+    @cached_property
+    def _calibration(self) -> str | None:
+        return campaign_calibration(self.plan, self.folder.state)
+
     def _task(self, job: Job) -> Task:
         site, subject = self.surroundings.site, self._subjects.get(job.request.model)
         if subject is None or job.run_id != run_id_of(
@@ -201,6 +206,7 @@ class Campaign:
             collective_timeout_s=self.plan.collective_timeout_s,
             trace_kernels=self.plan.trace_kernels,
             kernel_energy=kernel_methods(self.plan, site),
+            calibration=self._calibration,
         )
 
 

@@ -15,7 +15,9 @@ from harness.meters.selection import MeterBank, describe, find_gpus
 from harness.records import EnvironmentRow
 
 
-def environment_row(*, bank: MeterBank, host: HostFacts, gpu: str, ceilings: Ceilings) -> EnvironmentRow:
+def environment_row(
+    *, bank: MeterBank, host: HostFacts, gpu: str, ceilings: Ceilings, calibration: str | None = None
+) -> EnvironmentRow:
     """Describe this machine; ``gpu`` is the device's name in the hardware table."""
     facts = bank.facts()[0]
     row = EnvironmentRow(
@@ -45,7 +47,7 @@ def environment_row(*, bank: MeterBank, host: HostFacts, gpu: str, ceilings: Cei
         meter_step_s=round(bank.step_s, 3),
         peak_flop_per_s=ceilings.flop_per_s,
         peak_bytes_per_s=ceilings.bytes_per_s,
-        calibration=None,
+        calibration=calibration,
     )
     return replace(row, environment_id=content_id(row))
 

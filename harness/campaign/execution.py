@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+from harness.campaign.calibrated import calibrated
 from harness.campaign.environment import environment_row
 from harness.campaign.flags import busy_notes, flags
 from harness.campaign.graph_rows import run_graphs
@@ -193,7 +194,13 @@ def measure(task: Task, started_at_utc: str, crew: Crew) -> Measurement:
             with marked(f"run:{task.job.run_id}"):
                 kernels = _traced(task, crew)
         graphs = run_graphs(task)
-        environment = environment_row(bank=bank, host=host_facts(), gpu=task.gpu, ceilings=task.ceilings)
+        environment = environment_row(
+            bank=bank,
+            host=host_facts(),
+            gpu=task.gpu,
+            ceilings=task.ceilings,
+            calibration=task.calibration,
+        )
         counted = crew.counted(bank)
     session = watch.checked(session)
     splits = phase_splits(task, session, counted, kernels.phases)
@@ -247,9 +254,10 @@ def _busy_with_others(task: Task) -> float | None:
 
 
 def _session(task: Task, bank: MeterBank, crew: Crew, traced: _Traced) -> SessionResult:
-    protocol, clock = protocol_of(task.quality), crew.clock
+    clock = crew.clock
+    protocol, precision = calibrated(task.calibration, bank, crew.precision(bank), task.quality)
     window_s = protocol.shortest_window_s(bank.step_s)
-    taker = WindowTaker(bank, clock, shortest_s=_RESOLVED_STEPS * bank.step_s, precision=crew.precision(bank))
+    taker = WindowTaker(bank, clock, shortest_s=_RESOLVED_STEPS * bank.step_s, precision=precision)
     rng = random.Random(f"{task.seed} {task.job.run_id}")  # noqa: S311  an order of windows, no secret
     works = [*_works(task.job.request, crew, protocol, clock, window_s), *_loops(task, crew, traced, rng)]
     return Session(taker, clock, protocol, window_s=window_s, rng=rng, limit_s=task.limit_s).measure(works)

@@ -1,9 +1,12 @@
 """What a reader of a run should know beside its numbers."""
 
+import re
+
 from harness.measuring.protocol import Protocol as WindowProtocol
 from harness.measuring.results import SessionResult
 from harness.records import Part
 
+_REASONS = 3  # of rejected windows that are told
 _BUSY_SHARE = 0.1  # of all cores; what an idle desktop needs stays well below
 
 
@@ -17,8 +20,11 @@ def busy_notes(before: float | None, after: float | None) -> tuple[str, ...]:
 
 def flags(session: SessionResult, protocol: WindowProtocol) -> tuple[str, ...]:
     """What a reader of the run should know beside its numbers."""
-    rejected = [taken for taken in session.windows if taken.rejected is not None]
-    notes = [f"{len(rejected)} of {len(session.windows)} windows rejected: {rejected[0].rejected}"] if rejected else []
+    rejected = [taken.rejected for taken in session.windows if taken.rejected is not None]
+    notes = []
+    if rejected:
+        reasons = list({_kind(reason): reason for reason in reversed(rejected)}.values())[::-1]
+        notes.append(f"{len(rejected)} of {len(session.windows)} windows rejected: {'; '.join(reasons[:_REASONS])}")
     for part in (Part.PREFILL, Part.DECODE, Part.RUN):
         result = session.part(part)
         if result is None:
@@ -30,3 +36,8 @@ def flags(session: SessionResult, protocol: WindowProtocol) -> tuple[str, ...]:
                 f"{part}: 95 % half width {result.energy_j.relative:.1%}, wanted {protocol.half_width_target:.0%}"
             )
     return tuple(notes)
+
+
+def _kind(reason: str) -> str:
+    """Reasons that differ in their numbers only are one."""
+    return re.sub(r"[\d.]+", "", reason)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from harness.campaign.fields import Field, Option, RequestSpec, closest, read_value, shown
+from harness.campaign.plan_checks import check_spread
 from harness.campaign.plan_file import read_table, toml_request, toml_value
 from harness.errors import UsageError
 from harness.records import Quality
@@ -33,6 +34,7 @@ _LATER = {
     "nodes": 1,
     "collective_timeout_s": 600.0,
     "kernel_energy": "auto",
+    "calibration_file": None,
 }  # without them a plan keeps its old id
 
 
@@ -124,6 +126,15 @@ class Plan:
             at_most=4096,
         ),
     ] = 0
+    calibration_file: Annotated[
+        str | None,
+        Option(
+            text="what `python -m harness.calibrate --out FILE` wrote on this machine",
+            group=_PROTOCOL,
+            flag="--calibration",
+            metavar="FILE",
+        ),
+    ] = None
     hardware_file: Annotated[
         str | None,
         Option(
@@ -309,7 +320,7 @@ def _check_deployment(plan: Plan) -> None:
             f"device (--device): {shown(plan.device)} is not allowed.\n"
             f"{closest(plan.device, _DEVICES)} Or {VIRTUAL}NAME for a simulated GPU, such as {VIRTUAL}h100-sxm."
         )
-    _check_spread(plan)
+    check_spread(plan)
     if plan.kernel_energy not in {"auto", "apportioned"} and not plan.trace_kernels:
         raise UsageError(
             f"kernel_energy = {plan.kernel_energy} needs to know the kernels, and trace_kernels is off.\n"
@@ -321,23 +332,4 @@ def _check_deployment(plan: Plan) -> None:
         raise UsageError(
             f"revision = {shown(plan.revision)} names a commit of one repository, but there are {len(plan.models)} "
             "models.\nMake one plan per model, or leave the revision out."
-        )
-
-
-def _check_spread(plan: Plan) -> None:
-    """Whether ranks and machines go together."""
-    if plan.parallelism == "layers" and plan.device == "cpu":
-        raise UsageError("parallelism = layers splits a model over GPUs.\nOn the CPU use --parallelism tensor.")
-    if plan.nodes == 1:
-        return
-    if plan.parallelism == "layers":
-        raise UsageError(
-            f"parallelism = layers is one process, so it cannot span nodes = {plan.nodes}.\n"
-            "Use --parallelism tensor, or one machine."
-        )
-    uneven = [count for count in plan.gpus or (1,) if count % plan.nodes]
-    if uneven:
-        raise UsageError(
-            f"{uneven[0]} (--gpus) cannot be spread evenly over {plan.nodes} machines (--nodes).\n"
-            f"Ask for a multiple of {plan.nodes}: --gpus counts those of all machines together."
         )

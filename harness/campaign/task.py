@@ -30,6 +30,7 @@ class Task:
     collective_timeout_s: float
     trace_kernels: bool
     kernel_energy: tuple[EnergyMethod, ...] = ()  # replay, regressed: beside apportioning
+    calibration: str | None = None  # of the machine's meters, canonical JSON
 
     def to_json(self) -> str:
         """The task as one line of JSON."""

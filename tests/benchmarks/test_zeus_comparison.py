@@ -170,7 +170,7 @@ def test_a_page_is_read_back() -> None:
 
     assert read_places(page) == places_of([TWO])
     assert read_versions(page) == {"zeus": "1.4.0", "codecarbon": "1.10.0", "nvidia-ml-py": "1.12.0"}
-    assert "1 loads missed" in page
+    assert "loads missed: 1" in page
     assert f"| {TWO.name} | 1.0 × | 1.0 × | 1.0 × | 1.0 × |" in page
 
 
