@@ -10,8 +10,21 @@ import pytest
 from harness.dataset.reading import read_rows
 from harness.hardware import find
 from harness.kernels import KernelKind
+from harness.measuring.calibration import Calibration
 from harness.meters.selection import find_gpus, meters_for
-from harness.records import EnvironmentRow, KernelRow, PhaseRow, Provenance, RankTimeRow, ReadingRow, RunRow, Status
+from harness.records import (
+    EnergyMethod,
+    EnvironmentRow,
+    KernelEnergyRow,
+    KernelRow,
+    PhaseRow,
+    PowerTraceRow,
+    Provenance,
+    RankTimeRow,
+    ReadingRow,
+    RunRow,
+    Status,
+)
 
 SEARCH = find_gpus()
 pytestmark = [
@@ -136,3 +149,45 @@ def test_readings_hold_counter_values_clocks_and_temperature(dataset: Path) -> N
         assert row.meter == "nvml:0"
         assert row.sm_clock_mhz
         assert row.temperature_c
+
+
+def test_polled_power_agrees_with_the_counter_and_traces_are_kept(dataset: Path) -> None:
+    polled = [row for row in read_rows(dataset, ReadingRow) if row.polled_energy_j is not None]
+    traces = list(read_rows(dataset, PowerTraceRow))
+
+    assert polled, "the sampler delivered nothing"
+    assert any(row.power_w for row in traces)
+    ratio = sum(row.polled_energy_j or 0.0 for row in polled) / sum(row.energy_j for row in polled)
+    assert ratio == pytest.approx(1, abs=0.25)  # quick windows are short; the report flags 5 %
+
+
+def test_kernels_are_replayed_as_graphs_and_the_ledger_is_drawn_up(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL))
+    command = [sys.executable, "-m", "harness.run", "--gpus", "1", "--models", str(config), "--random-weights"]
+    command += ["--quality", "quick", "--requests", "4x512x32", "--kernel-energy", "replay"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+
+    (row,) = read_rows(tmp_path / "out", RunRow)
+    replayed = [
+        energy for energy in read_rows(tmp_path / "out", KernelEnergyRow) if energy.method is EnergyMethod.REPLAY
+    ]
+
+    assert any("cuda_graph" in (energy.how or "") for energy in replayed), row.status_detail
+    assert row.residual_j is not None, row.status_detail
+    assert abs(row.residual_j) < 0.2 * (row.energy_j or 0.0)
+
+
+def test_the_gpu_can_be_calibrated(tmp_path: Path) -> None:
+    out = tmp_path / "calibration.json"
+    command = [sys.executable, "-m", "harness.calibrate", "--device", "cuda", "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+    calibration = Calibration.read(out)
+
+    assert calibration.provenance is Provenance.MEASURED
+    assert len(calibration.devices) == 1
