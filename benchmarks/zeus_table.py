@@ -204,9 +204,11 @@ def places_of(scenarios: Sequence[Scenario]) -> tuple[Place, ...]:
 
 _HEAD: Final = """# Beside Zeus and codecarbon, on the same driver
 
-Written by `{command}` (`tox -e zeus`) with {versions} and Python {python};
-do not edit. Everything on this page is **simulated**. It shows what each way of reading a counter makes of a known
-truth. It says nothing about a real GPU or its sensor, nor about what else these tools can do.
+Written by `{command}` (`tox -e zeus`); do not edit. With
+{versions} and Python {python}.
+
+Everything on this page is **simulated**. It shows what each way of reading a counter makes of a known truth. It says
+nothing about a real GPU or its sensor, nor about what else these tools can do.
 
 A virtual H100 (`harness.virtual`) answers requests to Qwen3-8B, with rests in between. Its exact power goes into a C
 library that presents itself as `libnvidia-ml.so.1` (`tests/native/nvml_stub.c`), and in one process three tools read
@@ -229,7 +231,9 @@ the same phase all through a window, which is wrong by as much whoever reads it 
 not help against that, and the interval of a single window does not know of it. Windows at random phases differ, and
 their mean and its interval, which holds the spread, are what the harness publishes.
 
-Windows: {windows} (`--trials {trials} --seed {seed}`), in random order. Of two GPUs, the sum counts. *Error* is energy
-÷ truth − 1, of which *median* is that of its size, *bias* its mean, and *worst* the largest in size. *Interval* is the
-95 % interval that one window states for itself (median), *mean's* are those of the mean of all windows of a length.
+Windows: {windows} (`--trials {trials} --seed {seed}`),
+in random order. *Missed* are loads that began before this process was ready, on a machine busy with other things: they
+count for no tool. Of two GPUs, the sum counts. *Error* is energy ÷ truth − 1, of which *median* is that of its size,
+*bias* its mean, and *worst* the largest in size. *Interval* is the 95 % interval that one window states for itself
+(median), *mean's* are those of the mean of all windows of a length.
 """

@@ -10,9 +10,8 @@ from harness.campaign.plan import VIRTUAL, Plan
 from harness.errors import UsageError
 from harness.measuring.calibration import Calibration
 from harness.measuring.precision import Precision
-from harness.measuring.protocol import Protocol, protocol_of
+from harness.measuring.protocol import Protocol
 from harness.meters.selection import MeterBank
-from harness.records import Quality
 
 CALIBRATION_FILE = "calibration.json"  # in the folder of the campaign's state
 
@@ -38,9 +37,10 @@ def campaign_calibration(plan: Plan, state: Path) -> str | None:
     return text
 
 
-def calibrated(text: str | None, bank: MeterBank, precision: Precision, quality: Quality) -> tuple[Protocol, Precision]:
+def calibrated(
+    text: str | None, bank: MeterBank, protocol: Protocol, precision: Precision
+) -> tuple[Protocol, Precision]:
     """Protocol and precision for these meters; raises ``UsageError`` where the calibration is of other ones."""
-    protocol = protocol_of(quality)
     if text is None:
         return protocol, precision
     calibration = Calibration.from_json(text)

@@ -255,7 +255,7 @@ def _busy_with_others(task: Task) -> float | None:
 
 def _session(task: Task, bank: MeterBank, crew: Crew, traced: _Traced) -> SessionResult:
     clock = crew.clock
-    protocol, precision = calibrated(task.calibration, bank, crew.precision(bank), task.quality)
+    protocol, precision = calibrated(task.calibration, bank, protocol_of(task.quality), crew.precision(bank))
     window_s = protocol.shortest_window_s(bank.step_s)
     taker = WindowTaker(bank, clock, shortest_s=_RESOLVED_STEPS * bank.step_s, precision=precision)
     rng = random.Random(f"{task.seed} {task.job.run_id}")  # noqa: S311  an order of windows, no secret
