@@ -58,7 +58,7 @@ class VirtualLauncher:
     def _close(self) -> None:
         """Runs that were made ahead are forgotten."""
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)  # waits for the runs in hand: seconds
         self._pool, self._made = None, {}
 
     def _look_ahead(self) -> None:
