@@ -13,8 +13,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from harness.arguments import Parser, count, whole_number
+from harness.campaign.plan import MOST_VIRTUAL, VIRTUAL
 from harness.errors import CannotWrite, HarnessError, UsageError
 from harness.streams import Forgiving, speak_any_encoding
 
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
     from harness.measuring.windows import PausingClock
     from harness.meters.selection import MeterBank
     from harness.report.calibration import Fact
-
-_VIRTUAL = "virtual:"
-_MOST_VIRTUAL = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> Options:
     """Read a command line (without the program's name); raises ``UsageError``. ``--help`` exits."""
     given = _parser().parse_args(arguments)
-    if given.device not in {"auto", "cuda", "cpu"} and not given.device.startswith(_VIRTUAL):
+    if given.device not in {"auto", "cuda", "cpu"} and not given.device.startswith(VIRTUAL):
         raise UsageError(f"--device {given.device[:80]!r} is not known.\nChoose cuda, cpu, or virtual:NAME.")
     if given.gpus is not None and given.device == "cpu":
         raise UsageError("--gpus is for GPUs, and --device cpu has none.\nLeave it out.")
-    if given.gpus is not None and given.device.startswith(_VIRTUAL) and given.gpus > _MOST_VIRTUAL:
-        raise UsageError(f"A virtual machine has 1 to {_MOST_VIRTUAL} GPUs.\nAsk for fewer with --gpus.")
+    if given.gpus is not None and given.device.startswith(VIRTUAL) and given.gpus > MOST_VIRTUAL:
+        raise UsageError(f"A virtual machine has 1 to {MOST_VIRTUAL} GPUs.\nAsk for fewer with --gpus.")
     if given.out is not None and (given.out.is_dir() or not given.out.parent.is_dir()):
         raise UsageError(f"--out {given.out} is a folder, or in none.\nName a file in a folder that exists.")
     return Options(
@@ -78,15 +77,8 @@ def parse(arguments: Sequence[str]) -> Options:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are ``UsageError``."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}.\nSee {self.prog} --help.")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m harness.calibrate",
         description="How far the energy meters of this machine can be trusted. Nothing else should run meanwhile; "
         "takes about three minutes, half a minute with --quick.",
@@ -99,24 +91,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="cuda, cpu or virtual:NAME (default: GPUs if there are any)",
     )
-    add("--gpus", type=_count, metavar="N", help="the first N GPUs (default: all; of a virtual GPU one)")
+    add("--gpus", type=count(digits=9), metavar="N", help="the first N GPUs (default: all; of a virtual GPU one)")
     add("--json", action="store_true", help="print the calibration as JSON")
     add("--out", type=Path, metavar="FILE", help="write it as JSON to a file")
     add("--quick", action="store_true", help="shorter, with wider intervals")
-    add("--seed", type=_whole, default=0, metavar="N", help="another virtual GPU of the same kind (default: 0)")
+    add(
+        "--seed",
+        type=whole_number(digits=9),
+        default=0,
+        metavar="N",
+        help="another virtual GPU of the same kind (default: 0)",
+    )
     return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 0")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if _whole(text) == 0:
-        raise argparse.ArgumentTypeError("0 is too few; write a whole number from 1")
-    return int(text)
 
 
 def _run(options: Options) -> int:
@@ -151,7 +137,7 @@ def _bench(options: Options) -> Bench:
     from harness.measuring.windows import SteadyClock
     from harness.meters.selection import find_gpus, meters_for
 
-    if options.device.startswith(_VIRTUAL):
+    if options.device.startswith(VIRTUAL):
         return _virtual_bench(options)
     clock = SteadyClock()
     search = find_gpus() if options.device != "cpu" else None
@@ -162,15 +148,13 @@ def _bench(options: Options) -> Bench:
 
 
 def _virtual_bench(options: Options) -> Bench:
-    from harness.campaign.virtual_load import VirtualLoad
-    from harness.meters.selection import MeterBank
+    from harness.campaign.virtual_load import VirtualLoad, bank_of
     from harness.virtual.gpu import read_virtual_gpu
     from harness.virtual.machine import VirtualMachine
 
-    gpu = read_virtual_gpu(options.device.removeprefix(_VIRTUAL))
+    gpu = read_virtual_gpu(options.device.removeprefix(VIRTUAL))
     machine = VirtualMachine(gpu, gpus=options.gpus or 1, seed=options.seed)
-    bank = MeterBank(machine.meters(), machine.clock, why="virtual GPUs: simulated, never measured")
-    return Bench(bank=bank, clock=machine.clock, load=VirtualLoad(machine))
+    return Bench(bank=bank_of(machine), clock=machine.clock, load=VirtualLoad(machine))
 
 
 def _write(calibration: "Calibration", path: Path) -> None:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn, cast
+from typing import IO, TYPE_CHECKING, cast
 
+from harness.arguments import Parser, count, whole_number
 from harness.errors import CannotWrite, HarnessError, UsageError
 from harness.kernels import Phase
 from harness.streams import Forgiving, speak_any_encoding
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_GPU = "NVIDIA H100 80GB HBM3"  # the most common GPU in published LLM measurements of 2024 and 2025
 _MOST_DRAWN = 3000  # kernels; more make a drawing that no viewer scrolls through
 _BOTH = "both"
+_COUNT = count(digits=12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +99,8 @@ def parse(arguments: Sequence[str]) -> Options:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are ``UsageError``."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}.\nSee {self.prog} --help.")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m harness.graph",
         description="The kernels of a model's forward passes, captured from its config: no weights, no GPU.",
         allow_abbrev=False,
@@ -113,14 +108,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", metavar="MODEL", help="Hub id (many are known offline), folder, or config.json")
     add("--phase", choices=[*map(str, Phase), _BOTH], default=_BOTH, help="default: both")
-    add("--batch", type=_count, default=1, metavar="N", help="sequences (default: 1)")
-    add("--prompt", type=_count, default=512, metavar="N", help="tokens of each prompt (default: 512)")
-    add("--context", type=_count, metavar="N", help="tokens in the cache before a decode step (default: --prompt)")
-    add("--output", type=_count, metavar="N", help="also count a whole request with so many output tokens")
+    add("--batch", type=_COUNT, default=1, metavar="N", help="sequences (default: 1)")
+    add("--prompt", type=_COUNT, default=512, metavar="N", help="tokens of each prompt (default: 512)")
+    add("--context", type=_COUNT, metavar="N", help="tokens in the cache before a decode step (default: --prompt)")
+    add("--output", type=_COUNT, metavar="N", help="also count a whole request with so many output tokens")
     add("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16", help="default: bfloat16")
     add("--attention", choices=("sdpa", "eager", "flash_attention_2"), help="default: sdpa, eager where there is none")
     add(
-        "--tp", type=_count, default=1, metavar="N", help="tensor-parallel ranks; the graph is that of one (default: 1)"
+        "--tp", type=_COUNT, default=1, metavar="N", help="tensor-parallel ranks; the graph is that of one (default: 1)"
     )
     add("--no-kv-cache", action="store_true", help="recompute the whole context in a decode step")
     add("--unroll", action="store_true", help="a kernel for every layer, not one for all equal layers")
@@ -129,20 +124,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print the graph as one JSON object, both phases as a list of two")
     add("--html", type=Path, metavar="FILE", help="write a page: the graph drawn, the Roofline plot, the table")
     add("--svg", metavar="FILE", help="write the drawing alone; - for standard output")
-    add("--top", type=_whole, default=20, metavar="N", help="kernels in the table, 0 for all (default: 20)")
+    add(
+        "--top",
+        type=whole_number(digits=12),
+        default=20,
+        metavar="N",
+        help="kernels in the table, 0 for all (default: 20)",
+    )
     return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 0")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if _whole(text) == 0:
-        raise argparse.ArgumentTypeError("0 is too few; write a whole number from 1")
-    return int(text)
 
 
 def _run(options: Options) -> int:

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {"run", "doctor", "calibrate", "examination", "graph"}  # examination: the checks behind the doctor
 GROUND = {
+    "arguments",
     "streams",
     "words",
     "units",

@@ -132,7 +132,6 @@ def kernel_energy_rows(run_id: str, split: PhaseSplit) -> tuple[KernelEnergyRow,
 
 def _kernel_row(run_id: str, phase: Phase, rank: int, share: KernelShare, graph_kernel: int | None) -> KernelRow:
     kernel = share.kernel
-    untraced = share.duration_s / kernel.traced_duration_s if kernel.traced_duration_s > 0 else 1.0
     return KernelRow(
         run_id=run_id,
         phase=phase,
@@ -150,7 +149,7 @@ def _kernel_row(run_id: str, phase: Phase, rank: int, share: KernelShare, graph_
         link_bytes=kernel.link_bytes,
         duration_s=share.duration_s,
         traced_duration_s=kernel.traced_duration_s,
-        wait_s=None if kernel.wait_s is None else kernel.wait_s * untraced,
+        wait_s=share.wait_s,
         graph_kernel=graph_kernel,
     )
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from harness import __version__
+from harness.arguments import Parser
 from harness.campaign.fields import Field, RequestSpec, closest
 from harness.campaign.plan import Plan, implied_sampling, plan_fields
 from harness.campaign.plan_file import read_table
@@ -35,16 +35,9 @@ class Invocation:
     rendezvous: str | None = None  # HOST:PORT of machine 0, where the machines of a run meet
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are ``UsageError``."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}.\nSee {self.prog} --help.")
-
-
 def parser(prog: str = "python -m harness.run") -> argparse.ArgumentParser:
     """The parser behind ``parse``."""
-    root = _Parser(
+    root = Parser(
         prog=prog,
         description="Measure the energy of LLM inference: a resumable campaign, a dataset folder, one report.",
         epilog="Run the same command again to go on with a campaign that was interrupted.",

@@ -28,6 +28,7 @@ _DEPLOYMENT = "deployment"
 _REQUESTS = "requests"
 _PROTOCOL = "protocol"
 VIRTUAL = "virtual:"  # before the name of a simulated GPU
+MOST_VIRTUAL = 8  # of them in a machine
 _DEVICES = ("auto", "cpu", "cuda")
 _LATER = {
     "parallelism": "tensor",

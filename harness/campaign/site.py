@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from harness.campaign.estimate import Machine
-from harness.campaign.plan import VIRTUAL, Plan
+from harness.campaign.plan import MOST_VIRTUAL, VIRTUAL, Plan
 from harness.errors import UsageError
 from harness.hardware import Hardware, find, known, read_hardware_file
 from harness.measuring.attribution import Ceilings
@@ -23,7 +23,6 @@ from harness.virtual.gpu import read_virtual_gpu
 _IDLE_SHARE = 0.17  # of board power with a context resident, on public A100 and H100 measurements
 _HOST_S_PER_LAUNCH = 1.4e-5  # eager Hugging Face runs need 12 to 17 µs of the host for a kernel
 _PROBE_S = 0.3
-_MOST_VIRTUAL = 8
 VIRTUAL_PREFIX = "virtual: "  # before the name of the hardware that a virtual GPU simulates, as ``cpu: `` for a CPU
 
 
@@ -191,9 +190,9 @@ def virtual_site(plan: Plan, table: Sequence[Hardware]) -> Site:
     """A machine that does not exist; raises ``UsageError`` for a virtual GPU that cannot be what the plan asks for."""
     gpu = read_virtual_gpu(plan.device.removeprefix(VIRTUAL), hardware_table=table)
     hardware, counts = gpu.load.hardware, plan.gpus or (1,)
-    if max(counts) > _MOST_VIRTUAL or plan.nodes > 1:
+    if max(counts) > MOST_VIRTUAL or plan.nodes > 1:
         raise UsageError(
-            f"A virtual machine has 1 to {_MOST_VIRTUAL} GPUs and is one machine; this plan asks for "
+            f"A virtual machine has 1 to {MOST_VIRTUAL} GPUs and is one machine; this plan asks for "
             f"{max(counts)} GPUs on {plan.nodes} machine(s).\nAsk for fewer (--gpus, --nodes)."
         )
     if hardware.memory_bytes is None:

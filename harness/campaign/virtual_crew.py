@@ -15,6 +15,7 @@ from harness.campaign.kernel_rows import Counted, counted_by
 from harness.campaign.plan import VIRTUAL
 from harness.campaign.rows import Loaded
 from harness.campaign.task import Task
+from harness.campaign.virtual_load import bank_of
 from harness.campaign.virtual_programs import Programs, kernel_id
 from harness.campaign.works import WorkSpec, traced_steps
 from harness.kernels import KernelCount, Phase
@@ -88,7 +89,7 @@ class VirtualCrew:
 
     def meters(self) -> MeterBank:
         """The meters of the virtual GPUs."""
-        return MeterBank(self.machine.meters(), self.machine.clock, why="virtual GPUs: simulated, never measured")
+        return bank_of(self.machine)
 
     def precision(self, bank: MeterBank) -> Precision:  # noqa: ARG002  as every crew
         """What the maker of these sensors states."""

@@ -1,16 +1,22 @@
-"""The load that calibrates virtual GPUs."""
+"""The meters of virtual GPUs, and the load that calibrates them."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from harness.measuring.calibration_watch import Busy
+from harness.meters.selection import MeterBank
 from harness.virtual.machine import Program, VirtualMachine
 from harness.virtual.program import MATRIX_DTYPE, Segments
 
 _PASS_S = 2.5e-4  # fine enough for a burst of a few milliseconds
 _COMPUTE_SHARE = 0.4  # of a pass in which the arithmetic units work: below the power limit of common boards
 _LABEL = "calibration"
+
+
+def bank_of(machine: VirtualMachine) -> MeterBank:
+    """The meters of a virtual machine."""
+    return MeterBank(machine.meters(), machine.clock, why="virtual GPUs: simulated, never measured")
 
 
 class VirtualLoad:

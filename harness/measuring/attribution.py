@@ -40,6 +40,15 @@ class KernelShare:
     energy_j: float
     active_energy_j: float
 
+    @property
+    def wait_s(self) -> float | None:
+        """Part of ``duration_s`` in which a collective waited, as the trace saw it; None where it does not say."""
+        kernel = self.kernel
+        if kernel.wait_s is None:
+            return None
+        untraced = self.duration_s / kernel.traced_duration_s if kernel.traced_duration_s > 0 else 1.0
+        return kernel.wait_s * untraced
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Apportionment:

@@ -160,7 +160,7 @@ def _energy(
     """Energy of a loop's kernels in a pass of their phase; None where a part of it is not known."""
     passes = shares[0].kernel.launches / loop.kernels[0].launches  # of the loop in one pass of the phase
     collective = shares[0].kernel.kind in COLLECTIVES
-    waits = [_wait_s(share) if collective else 0.0 for share in shares]
+    waits = [share.wait_s if collective else 0.0 for share in shares]
     loop_s = loop.duration_s.value * passes
     waited_s = sum(wait or 0.0 for wait in waits)
     phase = loop.kernels[0].phase
@@ -207,12 +207,3 @@ def _wait_power(session: SessionResult, rank: RankKernels) -> Mean | None:
 def _loops(session: SessionResult) -> list[tuple[KernelCount, ...]]:
     loops = {taken.kernels for taken in session.windows if taken.part is Part.REPLAY}
     return sorted(kernels for kernels in loops if not kernels[0].kernel_id.startswith(NULL_KERNEL))
-
-
-def _wait_s(share: KernelShare) -> float | None:
-    """Part of a collective's time in the phase that it waited."""
-    kernel = share.kernel
-    if kernel.wait_s is None:
-        return None
-    untraced = share.duration_s / kernel.traced_duration_s if kernel.traced_duration_s > 0 else 1.0
-    return kernel.wait_s * untraced

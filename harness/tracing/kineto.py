@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.arguments import number_up_to
 from harness.errors import HarnessError, RunError
 from harness.streams import Forgiving, speak_any_encoding
 from harness.tracing.kineto_events import parse
@@ -24,7 +25,6 @@ from harness.tracing.kineto_tables import (
     collective_table,
     kind_table,
     percent,
-    positive,
     show,
     stream_table,
     table,
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON with all groups instead of tables")
     parser.add_argument(
         "--largest-mib",
-        type=positive,
+        type=number_up_to(2**20),
         default=LARGEST_JSON_BYTES // 1024**2,
         metavar="N",
         help="largest JSON read, unpacked (default: %(default)s MiB)",

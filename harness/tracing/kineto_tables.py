@@ -1,6 +1,5 @@
 """Tables of device traces for people: where the time went, by kind, collective and stream."""
 
-import argparse
 from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING, cast
 
@@ -92,13 +91,6 @@ def stream_table(trace: DeviceTrace) -> "Table":
 def percent(share: float | None) -> str:
     """A share of 1; a dash where there is none."""
     return "–" if share is None else f"{share:.2%}"
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 to 2²⁰ on the command line."""
-    if text.isascii() and text.isdigit() and 0 < int(text) <= 2**20:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {2**20}")
 
 
 def _printable(text: str) -> str:

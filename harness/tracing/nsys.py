@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.arguments import number_up_to
 from harness.errors import HarnessError
 from harness.streams import Forgiving, speak_any_encoding
 from harness.tracing.kineto_summary import collective_groups, stream_times, times_by_kind
@@ -27,7 +28,6 @@ from harness.tracing.kineto_tables import (
     collective_table,
     kind_table,
     percent,
-    positive,
     show,
     stream_table,
     table,
@@ -73,25 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON with all groups instead of tables")
     parser.add_argument(
         "--largest-mib",
-        type=positive,
+        type=number_up_to(2**20),
         default=LARGEST_FILE_BYTES // 1024**2,
         metavar="N",
         help="largest file read (default: %(default)s MiB)",
     )
     parser.add_argument(
         "--most-events",
-        type=_events,
+        type=number_up_to(10**9),
         default=MOST_EVENTS,
         metavar="N",
         help="kernels, calls and ranges held in memory at most (default: %(default)s)",
     )
     return parser
-
-
-def _events(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text) <= 10**9:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {10**9}")
 
 
 def _json(export: NsysExport) -> str:
