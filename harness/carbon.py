@@ -111,19 +111,20 @@ AVERAGE_PUE: Final = Pue(
     ratio=Stated(value=1.56),
     source="Uptime Institute Global Data Center Survey 2024, average; large clouds: 1.1 to 1.2",
 )
-_H100 = "NVIDIA H100 80GB HBM3"
-_EMBODIED: Final[Mapping[str, Embodied]] = {
-    _H100: Embodied(
-        gpu=_H100,
-        gpu_kg=164.0,
-        server_share_kg=5700.0 / 8,
-        lifetime_years=3.0,
-        utilisation=1.0,  # the least carbon per second: the server never stands idle
-        source="GPU: NVIDIA product carbon footprint of HGX H100, 1,312 kg for 8 GPUs; server: Boavizta, Amazon "
-        "p5.48xlarge, 5,700 kg without its 8 GPUs; lifetime of 3 years: EcoLogits (LLMCarbon takes 5); utilisation of "
-        "1: an assumption, the lowest figure there is",
-    )
-}
+EMBODIED_SERVER_KG: Final = 5700.0  # Boavizta, Amazon p5.48xlarge, without its 8 GPUs
+GPUS_PER_SERVER: Final = 8
+LIFETIME_YEARS: Final = 3.0  # EcoLogits; LLMCarbon takes 5
+H100: Final = Embodied(
+    gpu="NVIDIA H100 80GB HBM3",
+    gpu_kg=164.0,
+    server_share_kg=EMBODIED_SERVER_KG / GPUS_PER_SERVER,
+    lifetime_years=LIFETIME_YEARS,
+    utilisation=1.0,  # the least carbon per second: the server never stands idle
+    source="GPU: NVIDIA product carbon footprint of HGX H100, 1,312 kg for 8 GPUs; server: Boavizta, Amazon "
+    "p5.48xlarge, 5,700 kg without its 8 GPUs; lifetime of 3 years: EcoLogits (LLMCarbon takes 5); utilisation of "
+    "1: an assumption, the lowest figure there is",
+)
+_EMBODIED: Final[Mapping[str, Embodied]] = {H100.gpu: H100}
 
 
 def embodied_of(gpu: str) -> Embodied | None:

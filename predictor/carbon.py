@@ -15,19 +15,23 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 
+from harness.carbon import (
+    AVERAGE_PUE,
+    EMBODIED_SERVER_KG,
+    G_PER_KG,
+    GPUS_PER_SERVER,
+    H100,
+    LIFETIME_YEARS,
+    S_PER_YEAR,
+)
 from harness.errors import MissingExtra, UsageError
 from harness.units import J_PER_KWH
 
-G_PER_KG = 1e3
-S_PER_YEAR = 365.25 * 86400
-
 EMBODIED_GPU_KG: Mapping[str, float] = {
-    "NVIDIA H100 80GB HBM3": 164.0,  # NVIDIA HGX H100 product carbon footprint, 2025: 1,312 kg for 8 GPUs
+    H100.gpu: H100.gpu_kg,
     "NVIDIA B200": 284.0,  # NVIDIA HGX B200 product carbon footprint, 2025: 2,274 kg for 8 GPUs
 }
-EMBODIED_SERVER_KG = 5700.0  # Boavizta, Amazon p5.48xlarge, without its 8 GPUs
-PUE = 1.56  # Uptime Institute Global Data Center Survey 2024, average; large cloud providers state 1.1 to 1.2
-LIFETIME_YEARS = 3.0  # EcoLogits; LLMCarbon takes 5
+PUE = AVERAGE_PUE.ratio.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,7 @@ class CarbonFactors:
     pue: float = PUE
     embodied_gpu_kg: float | None = None
     embodied_server_kg: float = EMBODIED_SERVER_KG  # without GPUs
-    gpus_per_server: int = 8
+    gpus_per_server: int = GPUS_PER_SERVER
     lifetime_years: float = LIFETIME_YEARS
     utilisation: float = 1.0  # share of its lifetime the server works; 1 gives the least embodied carbon per second
 

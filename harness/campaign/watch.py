@@ -5,9 +5,11 @@ window (``readings.polled_energy_j``), and they see slowdowns and changed limits
 and a power field of one board may disagree by tens of percent (zeus-ml/zeus#181): more than 5 % is flagged.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from harness.measuring.rejection import THROTTLE_BITS
 from harness.measuring.results import SessionResult, TakenWindow, results
@@ -16,6 +18,7 @@ from harness.meters.selection import MeterBank
 from harness.records import PowerTraceRow
 
 DISAGREEMENT = 0.05
+_BEYOND_S = 1.0  # of a window: power at its ends lies between two samples
 _TRACE_S = 1.0  # the dataset keeps a sample a second
 
 
@@ -41,9 +44,8 @@ class Watch:
         if device >= len(self.samples):
             return None
         span = taken.window.spans[device]
-        found = integrate(
-            self.samples[device], span.started_s, span.started_s + span.duration_s, field=PowerField.INSTANT
-        )
+        start_s, end_s = span.started_s, span.started_s + span.duration_s
+        found = integrate(_around(self.samples[device], start_s, end_s), start_s, end_s, field=PowerField.INSTANT)
         return None if found is None else found.energy_j
 
     def notes(self, session: SessionResult) -> tuple[str, ...]:
@@ -79,7 +81,7 @@ class Watch:
             return taken
         start_s, end_s = taken.window.started_s, taken.window.started_s + taken.window.work_s
         for samples in self.samples:
-            for sample in samples:
+            for sample in _around(samples, start_s, end_s):
                 if start_s <= sample.at_s <= end_s and (sample.throttle_reasons or 0) & THROTTLE_BITS:
                     reasons = f"clocks-event reasons 0x{sample.throttle_reasons:x}"
                     return replace(taken, rejected=f"the device slowed down meanwhile ({reasons})")
@@ -108,6 +110,12 @@ def _gather(watch: Watch, sampler: Sampler, devices: int) -> None:
     watch.samples = tuple(map(tuple, by_device))
     if report.state is not SamplerState.FINISHED:
         watch.problem = f"the sampler is {report.state.value}{f': {report.detail}' if report.detail else ''}"
+
+
+def _around(samples: Sequence[PowerSample], start_s: float, end_s: float) -> Sequence[PowerSample]:
+    """The samples of a device, in order of time, between two times and a little beyond."""
+    first = bisect_left(samples, start_s - _BEYOND_S, key=attrgetter("at_s"))
+    return samples[first : bisect_right(samples, end_s + _BEYOND_S, key=attrgetter("at_s"))]
 
 
 def _thinned(samples: Sequence[PowerSample]) -> Iterator[PowerSample]:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.carbon import S_PER_YEAR
 from harness.errors import MissingExtra, UsageError
 from predictor import carbon
 from predictor.carbon import (
-    S_PER_YEAR,
     CarbonFactors,
     carbon_factors,
     embodied_gco2e,

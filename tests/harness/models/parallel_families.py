@@ -7,12 +7,10 @@ from. Head counts and widths divide by all degrees; the vocabulary by none.
 
 import hashlib
 import json
-import multiprocessing
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,6 +26,7 @@ from harness.models.facts import ModelFacts, model_facts
 from harness.models.loading import LoadedModel
 from harness.models.source import ModelSource, resolve
 from harness.models.steps import Stepper
+from tests.forked import run_forked
 
 VOCABULARY = 301
 PROMPT_TOKENS, STEPS, BATCH = 9, 2, 2
@@ -289,21 +288,7 @@ def main(folder: Path) -> int:
     with mock.patch.object(loading, "model_facts", facts_of):
         for family in FAMILIES:
             save_whole(folder / family)
-        return fork_ranks(folder)
-
-
-def fork_ranks(folder: Path) -> int:
-    """Run all ranks; not 0 where one of them failed."""
-    forked = multiprocessing.get_context("fork")
-    processes = [forked.Process(target=be_ranks, args=(folder, number)) for number in range(_PROCESSES)]
-    for process in processes:
-        process.start()
-    while alive := [process.sentinel for process in processes if process.is_alive()]:
-        connection.wait(alive)
-        if any(process.exitcode for process in processes):
-            for process in processes:  # the others wait for the one that failed
-                process.kill()
-    return max(abs(process.exitcode or 0) for process in processes)
+        return run_forked(be_ranks, [(folder, number) for number in range(_PROCESSES)])
 
 
 if __name__ == "__main__":

@@ -4,11 +4,9 @@ Each leaves what it saw in FOLDER. Forked from one process, since imports cost m
 """
 
 import json
-import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from harness.models.steps import Stepper
 from harness.tracing.alignment import align
 from harness.tracing.relaunch import LaunchCount, Relaunch
 from harness.tracing.timeline import TracedKernel, trace
+from tests.forked import run_forked
 
 RANKS = 2
 MODEL_LAUNCHES = 4
@@ -159,16 +158,7 @@ def main(folder: Path) -> int:
     """Fork the ranks and wait for them; not 0 where one of them failed."""
     torch.set_num_threads(1)
     (folder / "config.json").write_text(json.dumps(LLAMA))
-    forked = multiprocessing.get_context("fork")
-    processes = [forked.Process(target=be_rank, args=(folder, rank)) for rank in range(RANKS)]
-    for process in processes:
-        process.start()
-    while alive := [process.sentinel for process in processes if process.is_alive()]:
-        connection.wait(alive)
-        if any(process.exitcode for process in processes):
-            for process in processes:  # the other waits for the one that failed
-                process.kill()
-    return max(abs(process.exitcode or 0) for process in processes)
+    return run_forked(be_rank, [(folder, rank) for rank in range(RANKS)])
 
 
 if __name__ == "__main__":
