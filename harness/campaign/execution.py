@@ -284,9 +284,7 @@ def _recorded(crew: Crew, traced: _Traced) -> _Traced:
         except Exception as error:  # noqa: BLE001  any operator may refuse to be run again; the energies are still read
             traceback.print_exc()
             found[phase] = frozenset()
-            notes.append(
-                f"kernels of {phase} cannot be run alone: {str(error).splitlines()[0] if str(error) else error!r}"
-            )
+            notes.append(f"kernels of {phase} cannot be run alone: {_in_short(error)}")
     return replace(traced, replayable=found, notes=tuple(notes))
 
 
