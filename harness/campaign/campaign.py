@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol, Self
 
-from harness.campaign.calibrated import campaign_calibration
+from harness.campaign.calibrated import calibration_file, virtual_calibration
 from harness.campaign.folder import STATE_FOLDER, CampaignFolder
 from harness.campaign.jobs import Job, run_id_of
 from harness.campaign.launchers import Launcher
@@ -54,6 +54,7 @@ class Surroundings:
 
     site: Site
     subjects: tuple[Subject, ...]
+    calibration: str | None = None  # that the plan names, canonical JSON
 
     def planned(self, plan: Plan) -> tuple[Planned, ...]:
         """The runs of the plan here."""
@@ -62,8 +63,9 @@ class Surroundings:
 
 def look_around(plan: Plan, *, to_run: bool = True) -> Surroundings:
     """Find devices, meters and models; raises ``UsageError`` and ``MeterError``. Planning alone needs no usable GPU."""
+    calibration = calibration_file(plan)  # before anything is downloaded
     site = find_site(plan, to_run=to_run)
-    return Surroundings(site=site, subjects=find_subjects(plan, site, download=to_run))
+    return Surroundings(site=site, subjects=find_subjects(plan, site, download=to_run), calibration=calibration)
 
 
 class Campaign:
@@ -179,7 +181,7 @@ class Campaign:
 
     @cached_property
     def _calibration(self) -> str | None:
-        return campaign_calibration(self.plan, self.folder.state)
+        return self.surroundings.calibration or virtual_calibration(self.plan, self.folder.state)
 
     def _task(self, job: Job) -> Task:
         site, subject = self.surroundings.site, self._subjects.get(job.request.model)

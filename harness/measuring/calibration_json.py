@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from harness.errors import CorruptFile
 
+_REMEDY = "Name a file that `python -m harness.calibrate --out FILE` wrote, or write it again."
 _MOST_ENTRIES = 10_000
 _LONGEST_TEXT = 10_000
 _LARGEST = 1e15
@@ -27,7 +28,7 @@ def read_record(kind: type[Record], text: str, name: str) -> Record:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{name} is no valid JSON: {error}.\nWrite it again.") from error
+        raise CorruptFile(f"{name} is no valid JSON: {error}.\n{_REMEDY}") from error
     found: Record = _record(kind, content, name)
     return found
 
@@ -44,7 +45,7 @@ def _record(kind: Any, content: object, place: str) -> Any:
         return kind(**values)
     except TypeError as error:
         missing = [key for key in known if key not in content]
-        raise CorruptFile(f"{place} lacks {', '.join(missing)}.\nWrite it again.") from error
+        raise CorruptFile(f"{place} lacks {', '.join(missing)}.\n{_REMEDY}") from error
 
 
 def _value(kind: Any, value: object, place: str) -> object:
@@ -84,4 +85,4 @@ def _entries(kind: Any, value: object, place: str) -> tuple[object, ...]:
 
 
 def _wrong(place: str, value: object, wanted: str) -> CorruptFile:
-    return CorruptFile(f"{place} is {str(value)[:80]!r}, and not {wanted}.\nWrite it again.")
+    return CorruptFile(f"{place} is {str(value)[:80]!r}, and not {wanted}.\n{_REMEDY}")

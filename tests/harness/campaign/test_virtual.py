@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import run
+from harness import calibrate, run
 from harness.campaign.campaign import look_around
 from harness.campaign.execution import measure
 from harness.campaign.plan import Plan
@@ -15,7 +15,7 @@ from harness.campaign.task import Task
 from harness.campaign.virtual_crew import VirtualCrew, machine_of
 from harness.campaign.virtual_launcher import VirtualLauncher, simulate
 from harness.dataset.reading import read_rows
-from harness.errors import CannotMeasure, MeterCause, MeterFailed, UsageError, WorkerDied
+from harness.errors import CannotMeasure, DatasetError, MeterCause, MeterFailed, UsageError, WorkerDied
 from harness.kernels import KernelKind
 from harness.records import (
     EnergyMethod,
@@ -168,6 +168,22 @@ def test_an_interrupted_virtual_campaign_goes_on_and_repeats_nothing(folder: Pat
 def test_a_virtual_machine_that_cannot_be_is_an_error(table: dict[str, object], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         look_around(Plan.from_table(table))
+
+
+def test_a_calibration_of_other_meters_ends_the_campaign_before_anything_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "a100.json"
+    command = [*QUICK, "--gpus", "1", "--requests", "1x64x1", "--out", str(tmp_path / "campaign")]
+    assert calibrate.main(["--device", "virtual:a100-sxm", "--quick", "--out", str(other)]) == 0
+
+    assert run.main([*command, "--calibration", str(other)]) == 1
+
+    told = capsys.readouterr().err
+    assert "not for these meters" in told
+    assert "harness.calibrate --out" in told
+    with pytest.raises(DatasetError, match="no finished run"):
+        tuple(read_rows(tmp_path / "campaign", RunRow))
 
 
 # ---- faults ----
