@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness.meters.base import Conditions
 from harness.meters.replay import Profile, ReplayMeter
 from harness.meters.selection import MeterBank
 from harness.records import Provenance
+from tests import commands
 from tests.harness.measuring.calibration_machines import SHORT, PausingManualClock
 
 VIRTUAL = ("--device", "virtual:h100-sxm", "--quick")
@@ -29,21 +31,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.measuring.calibration_making.QUICK_LENGTHS", SHORT)
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Standard output of a run that succeeds."""
-    code = calibrate.main(arguments)
-    output = capsys.readouterr()
-    assert (code, output.err) == (0, "")
-    return output.out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The complaint about a command line that asks for something impossible."""
-    assert calibrate.main(arguments) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.startswith("error: ")
-    return output.err
+printed, refused = partial(commands.printed, calibrate.main), partial(commands.refused, calibrate.main)
 
 
 def test_help_loads_nothing_heavy() -> None:

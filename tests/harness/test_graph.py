@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from harness.graph import DEFAULT_GPU, parse
 from harness.kernels import KernelKind, Phase
 from harness.models import hub
 from harness.tracing.graph import KernelGraph
+from tests import commands
 
 SMALL = "HuggingFaceTB/SmolLM2-135M"
 LARGE = "meta-llama/Llama-3.1-70B"
@@ -29,21 +31,7 @@ def _no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "fetch_snapshot", lambda *_args, **_options: refusal)
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Standard output of a run that succeeds."""
-    code = graph.main(arguments)
-    output = capsys.readouterr()
-    assert (code, output.err) == (0, "")
-    return output.out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The complaint about a command line that asks for something impossible."""
-    assert graph.main(arguments) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.startswith("error: ")
-    return output.err
+printed, refused = partial(commands.printed, graph.main), partial(commands.refused, graph.main)
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -10,18 +10,16 @@ from typing import Any
 import pytest
 
 from harness.campaign import execution, prepared
-from harness.campaign.jobs import Job
 from harness.campaign.task import Task
 from harness.errors import MeterFailed, OutOfMemory
 from harness.kernels import Phase
-from harness.measuring.attribution import Ceilings
 from harness.measuring.protocol import QUICK
 from harness.meters.base import Conditions, MonotonicClock
 from harness.meters.replay import Profile, ReplayMeter
 from harness.meters.selection import MeterBank
-from harness.models.source import resolve
-from harness.records import KernelRow, Measurement, Part, Provenance, Quality, Status
-from harness.requests import Deployment, Request
+from harness.records import KernelRow, Measurement, Part, Provenance, Status
+from harness.requests import Request
+from tests.example_tasks import quick_task
 
 POWER_W = 50.0
 SHORT = replace(QUICK, window_s=0.05, idle_s=0.05, window_steps=2)
@@ -64,30 +62,7 @@ def make_task(tmp_path: Path) -> Callable[..., Task]:
 
     def make(prompt: int = 8, output: int = 4, **changes: Any) -> Task:
         request = Request(model="config", batch_size=2, prompt_tokens=prompt, output_tokens=output, dtype="float32")
-        task = Task(
-            job=Job(
-                run_id="run-1",
-                request=request,
-                deployment=Deployment(device="cpu", n_gpus=0),
-                sampling_weight=None,
-                clipped=None,
-                estimate_s=1.0,
-            ),
-            source=resolve(str(path), random_weights=True),
-            gpu="cpu: Example",
-            ceilings=Ceilings(flop_per_s=1e11, bytes_per_s=1e10),
-            gpu_uuids=(),
-            provenance=Provenance.ESTIMATED,
-            campaign_id="c",
-            configuration="{}",
-            quality=Quality.QUICK,
-            limit_s=None,
-            seed=0,
-            cpu_threads=0,
-            collective_timeout_s=60.0,
-            trace_kernels=True,
-        )
-        return replace(task, **changes)
+        return quick_task(path, request, **changes)
 
     return make
 

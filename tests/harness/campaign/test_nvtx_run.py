@@ -13,15 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.campaign.jobs import Job
 from harness.campaign.task import Task
 from harness.dataset.transport import measurement_from_json
 from harness.kernels import Phase
-from harness.measuring.attribution import Ceilings
-from harness.models.source import resolve
-from harness.records import Measurement, Part, Provenance, Quality, ReadingRow, Status
-from harness.requests import Deployment, Request
+from harness.records import Measurement, Part, ReadingRow, Status
+from harness.requests import Request
 from harness.tracing.names import any_layer
+from tests.example_tasks import quick_task
 from tests.harness.tracing.nvtx_heard import Heard, Range, build, ranges_of, read_heard, run_python
 
 LAYERS, OUTPUT_TOKENS = 2, 4
@@ -114,29 +112,7 @@ def task(folder: Path) -> Task:
     path = folder / "config.json"
     path.write_text(json.dumps(CONFIG))
     request = Request(model="config", batch_size=1, prompt_tokens=4, output_tokens=OUTPUT_TOKENS, dtype="float32")
-    return Task(
-        job=Job(
-            run_id="run-nvtx",
-            request=request,
-            deployment=Deployment(device="cpu", n_gpus=0),
-            sampling_weight=None,
-            clipped=None,
-            estimate_s=1.0,
-        ),
-        source=resolve(str(path), random_weights=True),
-        gpu="cpu: Example",
-        ceilings=Ceilings(flop_per_s=1e11, bytes_per_s=1e10),
-        gpu_uuids=(),
-        provenance=Provenance.ESTIMATED,
-        campaign_id="c",
-        configuration="{}",
-        quality=Quality.QUICK,
-        limit_s=None,
-        seed=0,
-        cpu_threads=1,
-        collective_timeout_s=60.0,
-        trace_kernels=True,
-    )
+    return quick_task(path, request, run_id="run-nvtx", cpu_threads=1)
 
 
 @pytest.fixture(scope="module")

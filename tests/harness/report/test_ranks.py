@@ -11,39 +11,13 @@ import pytest
 from harness.dataset.summary import summarise
 from harness.kernels import KernelKind, Phase
 from harness.records import KernelRow, Measurement
-from harness.report.blocks import Page, Section, Table
-from harness.report.page import build_page
+from harness.report.blocks import Page
 from harness.report.setups import Scene
 from tests.examples import tensor_parallel_measurement
+from tests.harness.report.report_examples import names, notes, page_of, rows, section, table
 
 Examples = Callable[..., tuple[Measurement, ...]]
 DatasetOf = Callable[..., Path]
-
-
-def page_of(folder: Path) -> Page:
-    return build_page(summarise(folder), ())
-
-
-def names(page: Page) -> list[str]:
-    return [section.name for section in page.sections]
-
-
-def section(page: Page, name: str) -> Section:
-    return next(section for section in page.sections if section.name == name)
-
-
-def table(page: Page, name: str, caption: str) -> Table:
-    return next(
-        table for group in section(page, name).groups for table in group.tables if table.caption.startswith(caption)
-    )
-
-
-def rows(page: Page, name: str, caption: str) -> list[list[str]]:
-    return [[cell.text for cell in row] for row in table(page, name, caption).rows]
-
-
-def notes(page: Page, name: str) -> str:
-    return " ".join(note for group in section(page, name).groups for note in group.notes)
 
 
 @pytest.fixture(scope="session")
