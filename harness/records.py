@@ -11,8 +11,10 @@ uses 0 for that.
 from dataclasses import dataclass
 from typing import Annotated
 
-from harness.kernels import KernelKind, Phase
-from harness.words import EnergyMethod, Part, Provenance, Quality, Status, Weights
+from harness.kernel_records import GraphRow, KernelEnergyRow, KernelRow
+from harness.kernels import Phase
+from harness.setup_records import EnvironmentRow, SourceRow
+from harness.words import EnergyMethod, Part, Provenance, Quality, Status, Weights, Workload
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -30,8 +32,10 @@ __all__ = [
     "RankTimeRow",
     "ReadingRow",
     "RunRow",
+    "SourceRow",
     "Status",
     "Weights",
+    "Workload",
 ]
 
 SCHEMA_VERSION = 1
@@ -40,6 +44,8 @@ SCHEMA_VERSION = 1
 #     (2026-11-24)  before any release: rank_times; runs.nodes; kernels.wait_s, .graph_kernel; sizes in graphs
 #     (2026-11-24)  before any release: readings.lead_s, .kernels, .polled_energy_j; ledger_* and *_systematic95_j;
 #                   kernel_energies.wait_energy_j, .disagreement, .how
+#     (2026-11-30)  before any release: sources; columns that only imported rows have (workload, mean_*, ttft_s, …), and
+#                   null where an imported source does not say; variant and flags of kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,27 +60,46 @@ class RunRow:
     campaign_id: Annotated[str, "content hash of the plan this run belongs to"]
     environment_id: Annotated[str | None, "row of `environments`; null where no worker started"]
     provenance: Annotated[Provenance, "how the energies came about"]
-    source: Annotated[str, "who made the numbers: `joulegraph <version>`, or the imported source"]
-    model: Annotated[str, "Hub id, or the name of the local folder or config"]
+    source: Annotated[str, "row of `sources`: who made the numbers"]
+    lab: Annotated[
+        str | None, "who contributed them, by the name they chose; null: not contributed yet, or imported"
+    ] = None
+    workload: Annotated[Workload, "what was run: one batch, a server at steady state, or kernels alone"] = (
+        Workload.BATCH
+    )
+    model: Annotated[str | None, "Hub id, or the name of the local folder or config; null: kernels alone"]
     model_revision: Annotated[str | None, "commit of the model repository, or version of the package it came from"]
     weights: Annotated[Weights | None, "what the parameters were; null where unknown"]
     config_sha256: Annotated[str | None, "hash of the model's canonical config.json"]
-    dtype: Annotated[str, "dtype of parameters and activations"]
+    dtype: Annotated[str | None, "dtype of parameters and activations; null: kernels alone, or not known"]
     quantization: Annotated[str | None, "quantisation method of the checkpoint as loaded (gptq, awq, …); null if none"]
-    runtime: Annotated[str, "what executed the model: hf, vllm, trtllm, …"]
-    attention: Annotated[str, "attention implementation: sdpa, eager, flash_attention_2"]
-    kv_cache: Annotated[bool, "false: the whole context was recomputed for every token"]
-    cuda_graphs: Annotated[bool, "whether steps were replayed as CUDA graphs"]
+    runtime: Annotated[str | None, "what executed the model: hf, vllm, trtllm, sglang, …; null: not known"]
+    runtime_version: Annotated[str | None, "version of the runtime; null: not known, or in `environments`"] = None
+    attention: Annotated[str | None, "attention implementation: sdpa, eager, flash_attention_2; null: not known"]
+    kv_cache: Annotated[bool | None, "false: the whole context was recomputed for every token; null: not known"]
+    cuda_graphs: Annotated[bool | None, "whether steps were replayed as CUDA graphs; null: not known"]
     gpu: Annotated[str, "name in the hardware table; `cpu: <model name>` for a run on the CPU"]
     n_gpus: Annotated[int, "GPUs in use; 0 for a run on the CPU"]
     nodes: Annotated[int, "machines the ranks are spread over"] = 1
-    parallelism: Annotated[str, "none, tensor, layers"]
-    tensor_parallel: Annotated[int, "tensor-parallel degree, 1 = none"]
-    batch_size: Annotated[int, "sequences computed together"]
-    prompt_tokens: Annotated[int, "prompt tokens of each sequence"]
-    output_tokens: Annotated[int, "output tokens of each sequence, the first one from the prefill included"]
+    parallelism: Annotated[str | None, "none, tensor, layers, mixed (see the degrees); null: not known"]
+    tensor_parallel: Annotated[int | None, "tensor-parallel degree, 1 = none; null: not known"]
+    pipeline_parallel: Annotated[int | None, "pipeline stages at work at once; null: 1, or not known"] = None
+    expert_parallel: Annotated[int | None, "expert-parallel degree; null: 1, or not known"] = None
+    data_parallel: Annotated[int | None, "replicas, or of the attention alone; null: 1, or not known"] = None
+    batch_size: Annotated[
+        int | None, "sequences computed together; server: the most it runs together; null: kernels alone"
+    ]
+    prompt_tokens: Annotated[int | None, "prompt tokens of each sequence; null: they vary, or kernels alone"]
+    output_tokens: Annotated[
+        int | None,
+        "output tokens of each sequence, the first one from the prefill included; null: they vary, or kernels alone",
+    ]
+    mean_batch_size: Annotated[float | None, "server: mean number of sequences running together"] = None
+    mean_output_tokens: Annotated[float | None, "server: mean output tokens of a sequence"] = None
     prompts: Annotated[
-        str | None, "text: prose in the model's own tokens; random: token ids drawn evenly; null: unknown"
+        str | None,
+        "text: prose in the model's own tokens; random: token ids drawn evenly; the name of a set of prompts; "
+        "null: unknown",
     ]
     sampling_weight: Annotated[
         float | None,
@@ -83,13 +108,25 @@ class RunRow:
     clipped: Annotated[str | None, "what was shortened and why (context, memory, time budget); null: nothing"]
     status: Annotated[Status, "how the run ended"]
     status_detail: Annotated[str | None, "the reason for any status but ok; flags of a run that is ok"]
-    energy_j: Annotated[float | None, "gross energy of one whole request, from a window of its own"]
+    energy_j: Annotated[
+        float | None,
+        "gross energy of one whole request (batch_size sequences), from a window of its own; server: of one sequence",
+    ]
     energy_ci95_j: Annotated[float | None, "half width of the 95 % interval of energy_j: repeats, counter and meter"]
     energy_systematic95_j: Annotated[
         float | None, "part of energy_ci95_j that every reading of these meters has alike (gain, offset)"
     ] = None
-    duration_s: Annotated[float | None, "duration of one whole request"]
+    duration_s: Annotated[float | None, "duration of one whole request; server: null where only rates were published"]
     duration_ci95_s: Annotated[float | None, "half width of the 95 % interval of duration_s"] = None
+    ttft_s: Annotated[float | None, "server: time to the first token, queueing included"] = None
+    tpot_s: Annotated[float | None, "server: time per output token after the first, or median inter-token latency"] = (
+        None
+    )
+    output_tokens_per_s: Annotated[float | None, "server: output tokens per second, all sequences together"] = None
+    mean_power_w: Annotated[float | None, "imported: mean power of all GPUs in use"] = None
+    host_energy_j: Annotated[
+        float | None, "imported: energy of the host's processors, read beside the GPUs'; never part of energy_j"
+    ] = None
     idle_power_w: Annotated[float | None, "power with the model resident and nothing running"]
     residual_j: Annotated[
         float | None, "ledger: what idle, host gaps and independently measured kernels do not explain"
@@ -105,12 +142,12 @@ class RunRow:
     ] = None
     trials: Annotated[int | None, "windows behind energy_j"]
     method: Annotated[str | None, "how energy_j was read, e.g. nvml-counter, rapl, codecarbon-cpu-load"]
-    quality: Annotated[Quality, "protocol of the windows; quick is never released"]
+    quality: Annotated[Quality | None, "protocol of the windows; quick is released only under its name; null: imported"]
     peak_memory_bytes: Annotated[
         int | None, "peak memory of the device (GPU) or of the process (CPU); the largest of all ranks"
     ]
-    started_at_utc: Annotated[str, "ISO 8601"]
-    configuration: Annotated[str, "the full configuration of the campaign, canonical JSON"]
+    started_at_utc: Annotated[str | None, "ISO 8601; null: not published"]
+    configuration: Annotated[str | None, "the full configuration of the campaign, canonical JSON; null: imported"]
     superseded_by: Annotated[str | None, "run_id of the row that corrects this one"]
 
 
@@ -131,89 +168,15 @@ class PhaseRow:
         float | None, "energy of the time in which no kernel ran; null where kernels were not traced"
     ]
     duration_s: Annotated[float | None, "duration of one pass"]
-    steps: Annotated[int, "forward passes in one pass of the phase: 1 for prefill, output_tokens − 1 for decode"]
-    context_start_tokens: Annotated[int, "tokens in the context at the first step"]
-    context_end_tokens: Annotated[int, "tokens in the context after the last step"]
+    steps: Annotated[int | None, "forward passes in one pass of the phase: 1 for prefill, output_tokens − 1 for decode"]
+    context_start_tokens: Annotated[int | None, "tokens in the context at the first step; null: not known"]
+    context_end_tokens: Annotated[int | None, "tokens in the context after the last step; null: not known"]
     measured_contexts: Annotated[
         str | None, "decode fitted over stated contexts: JSON list of first contexts; null: every step was run"
     ]
     trials: Annotated[int | None, "windows behind energy_j"]
     method: Annotated[str | None, "how energy_j was read"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelRow:
-    """One class of kernels in one phase on one rank; counts are totals over its launches."""
-
-    run_id: Annotated[str, "row of `runs`"]
-    phase: Annotated[Phase | None, "null for a kernel that was measured alone"]
-    rank: Annotated[int, "0 … ranks − 1"]
-    kernel_id: Annotated[str, "unique within run, phase and rank"]
-    kind: Annotated[KernelKind, "what the kernel does"]
-    op: Annotated[str, "operator that launched it, e.g. aten::mm"]
-    module: Annotated[str | None, "module path with layer numbers as *, e.g. model.layers.*.mlp.up_proj"]
-    dtype: Annotated[str, "dtype of its inputs"]
-    shape: Annotated[str, 'named dimensions as a JSON object, e.g. {"m":512,"n":576,"k":1536}']
-    launches: Annotated[int, "launches in one pass of the phase"]
-    flop: Annotated[int | None, "floating-point operations over all launches; a multiply-add counts as 2"]
-    read_bytes: Annotated[int | None, "bytes its inputs occupy, over all launches"]
-    write_bytes: Annotated[int | None, "bytes its outputs occupy, over all launches"]
-    link_bytes: Annotated[
-        int | None, "bytes this rank sends to others, over all launches; a ring is assumed; 0: not a collective"
-    ]
-    duration_s: Annotated[
-        float | None, "time of all launches in an untraced pass: traced time less the profiler's share"
-    ]
-    traced_duration_s: Annotated[float | None, "time of all launches as the profiler saw it"]
-    wait_s: Annotated[
-        float | None,
-        "collectives: part of duration_s spent waiting for the last rank to arrive; null for other kernels",
-    ] = None
-    graph_kernel: Annotated[
-        int | None, "which kernel of the phase's graph it is, from 0; null: it is in none, or there is no graph"
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelEnergyRow:
-    """The energy of one kernel row by one method."""
-
-    run_id: Annotated[str, "row of `runs`"]
-    phase: Annotated[Phase | None, "as in `kernels`"]
-    rank: Annotated[int, "as in `kernels`"]
-    kernel_id: Annotated[str, "as in `kernels`"]
-    method: Annotated[EnergyMethod, "how the energy was inferred"]
-    energy_j: Annotated[float | None, "gross: active_energy_j + idle power × duration_s"]
-    active_energy_j: Annotated[float | None, "energy above idle"]
-    energy_ci95_j: Annotated[
-        float | None, "half width of the 95 % interval of energy_j; null where the method gives none"
-    ]
-    wait_energy_j: Annotated[
-        float | None, "collectives: part of energy_j spent waiting for the last rank; null: no collective, or not known"
-    ] = None
-    disagreement: Annotated[
-        float | None, "replay, regressed: active energy relative to that of the other of the two, less 1"
-    ] = None
-    how: Annotated[
-        str | None, "replay: eager or cuda_graph, cold or hot caches; regressed: windows behind it; else null"
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphRow:
-    """One kernel graph, stored once by content."""
-
-    graph_id: Annotated[str, "content hash"]
-    model: Annotated[str, "as in `runs`"]
-    phase: Annotated[Phase, "prefill or decode (one step at its stated context)"]
-    batch_size: Annotated[int, "sequences computed together"]
-    query_tokens: Annotated[int, "tokens of each sequence that go through the model in the pass"]
-    context_tokens: Annotated[int, "tokens of each sequence in the KV cache after it"]
-    dtype: Annotated[str, "dtype of parameters and activations"]
-    attention: Annotated[str, "attention implementation"]
-    tensor_parallel: Annotated[int, "tensor-parallel degree; the graph is that of one rank"]
-    kernels: Annotated[str, "canonical JSON list of kernels"]
-    edges: Annotated[str, "canonical JSON list of [from, to] kernel indices"]
+    flags: Annotated[str | None, "rules by which the row is suspicious, parted by '; '; null: none"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,11 +190,17 @@ class ReadingRow:
     device_sha256: Annotated[str | None, "hash of the GPU's UUID; null for a CPU"]
     meter: Annotated[str, "which counter, e.g. nvml:0"]
     provenance: Annotated[Provenance, "how this reading came about"]
-    energy_j: Annotated[float, "energy in the window, on this device"]
-    uncertainty_j: Annotated[float, "half width of the 95 % interval from the counter alone (step, alignment)"]
-    duration_s: Annotated[float, "length of the window, lead and tail included"]
-    lead_s: Annotated[float, "begin of the window in which the device idled, after its counter had moved"]
-    tail_s: Annotated[float, "end of the window in which the device idled until its counter moved"]
+    energy_j: Annotated[float | None, "energy in the window, on this device; null: imported, only its time is known"]
+    uncertainty_j: Annotated[
+        float | None, "half width of the 95 % interval from the counter alone (step, alignment); null: imported"
+    ]
+    duration_s: Annotated[float | None, "length of the window, lead and tail included; null: imported, not known"]
+    lead_s: Annotated[
+        float | None, "begin of the window in which the device idled, after its counter had moved; null: imported"
+    ]
+    tail_s: Annotated[
+        float | None, "end of the window in which the device idled until its counter moved; null: imported"
+    ]
     passes: Annotated[float, "passes of the part inside the window; 0 for idle"]
     kernels: Annotated[
         str | None, "replay, mixture, waiting: launches in one pass, JSON {phase: {kernel_id: launches}}; else null"
@@ -240,9 +209,9 @@ class ReadingRow:
         float | None, "cross-check: instant power, polled and integrated over the window; null: not polled"
     ] = None
     context_start_tokens: Annotated[int | None, "decode: tokens in the context at the window's first step"]
-    started_s: Annotated[float, "monotonic time of the start, since the worker's first reading"]
-    counter_start_j: Annotated[float, "the counter at the start, since an arbitrary origin"]
-    counter_end_j: Annotated[float, "the counter at the end"]
+    started_s: Annotated[float | None, "monotonic time of the start, since the worker's first reading; null: imported"]
+    counter_start_j: Annotated[float | None, "the counter at the start, since an arbitrary origin; null: imported"]
+    counter_end_j: Annotated[float | None, "the counter at the end; null: imported"]
     sm_clock_mhz: Annotated[float | None, "SM clock at the end of the window"]
     memory_clock_mhz: Annotated[float | None, "memory clock at the end of the window"]
     temperature_c: Annotated[float | None, "device temperature at the end of the window"]
@@ -278,44 +247,12 @@ class PowerTraceRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnvironmentRow:
-    """The machine and software a run was made on; equal set-ups share one row."""
-
-    environment_id: Annotated[str, "content hash of the columns below"]
-    gpu: Annotated[str, "as in `runs`"]
-    device_name: Annotated[str, "what the driver or the operating system calls the device"]
-    n_devices: Annotated[int, "GPUs in the machine; 0 if none"]
-    cpu: Annotated[str, "CPU model name"]
-    cpu_cores: Annotated[int, "logical cores this process may use"]
-    memory_bytes: Annotated[int, "memory of the machine"]
-    virtual_machine: Annotated[bool | None, "null where unknown"]
-    driver: Annotated[str | None, "GPU driver version"]
-    cuda: Annotated[str | None, "CUDA version torch was built for"]
-    vbios: Annotated[str | None, "GPU VBIOS version"]
-    power_limit_w: Annotated[float | None, "enforced power limit of one GPU"]
-    ecc: Annotated[bool | None, "ECC enabled"]
-    mig: Annotated[bool | None, "MIG enabled"]
-    persistence_mode: Annotated[bool | None, "persistence mode enabled"]
-    topology: Annotated[str | None, "links between the GPUs in use"]
-    os: Annotated[str, "operating system and kernel release"]
-    python: Annotated[str, "Python version"]
-    torch: Annotated[str, "torch version"]
-    transformers: Annotated[str, "transformers version"]
-    harness: Annotated[str, "harness version"]
-    threads: Annotated[int, "threads of torch on the CPU"]
-    meter: Annotated[str, "meter and its provenance"]
-    meter_step_s: Annotated[float | None, "how often the counter moves, as found on this machine"]
-    peak_flop_per_s: Annotated[float | None, "peak for the run's dtype: hardware table (GPU) or probed (CPU)"]
-    peak_bytes_per_s: Annotated[float | None, "memory bandwidth: hardware table (GPU) or probed (CPU)"]
-    calibration: Annotated[str | None, "results of a calibration of this machine, canonical JSON; null: none was made"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Everything one run adds to the dataset."""
 
     run: RunRow
     environment: EnvironmentRow | None = None
+    source: SourceRow | None = None
     phases: tuple[PhaseRow, ...] = ()
     kernels: tuple[KernelRow, ...] = ()
     kernel_energies: tuple[KernelEnergyRow, ...] = ()

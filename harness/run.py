@@ -83,7 +83,7 @@ def _run(invocation: Invocation) -> int:
         from harness.report.page import write_report
 
         report = write_report(out, out / "report.html")
-    rows = sorted(read_rows(out, RunRow), key=lambda row: row.started_at_utc)
+    rows = sorted(read_rows(out, RunRow), key=lambda row: row.started_at_utc or "")
     console.print(result_table(rows))
     console.print(closing_text(rows, out, report), markup=False, soft_wrap=True)
     output.flush()

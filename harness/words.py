@@ -28,6 +28,14 @@ class Quality(StrEnum):
     QUICK = "quick"
 
 
+class Workload(StrEnum):
+    """What was run."""
+
+    BATCH = "batch"  # one batch, from its prefill to its last token
+    SERVER = "server"  # an inference server at steady state, requests coming and going
+    KERNELS = "kernels"  # kernels alone, outside any model
+
+
 class Weights(StrEnum):
     """What the parameters of the model under test were."""
 

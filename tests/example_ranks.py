@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from harness.kernels import KernelKind, Phase, shape_text
 from harness.records import KernelRow, RankTimeRow, ReadingRow, RunRow
+from tests.example_rows import known
 
 
 def example_rank_times(run: RunRow, readings: tuple[ReadingRow, ...]) -> tuple[RankTimeRow, ...]:
@@ -11,20 +12,21 @@ def example_rank_times(run: RunRow, readings: tuple[ReadingRow, ...]) -> tuple[R
 
     The last one works for 98 % of the first window, 96 % of the second and so on.
     """
+    ranks = known(run.tensor_parallel)
     return tuple(
         RankTimeRow(
             run_id=run.run_id,
             part=reading.part,
             trial=reading.trial,
             rank=rank,
-            node=rank * run.nodes // run.tensor_parallel,
+            node=rank * run.nodes // ranks,
             device="cuda:0" if run.n_gpus else "cpu",
             passes=reading.passes,
-            duration_s=reading.duration_s * (0.98 - 0.02 * reading.trial - 0.01 * (run.tensor_parallel - 1 - rank)),
-            wait_s=reading.duration_s * 0.01 * (run.tensor_parallel - 1 - rank),
+            duration_s=known(reading.duration_s) * (0.98 - 0.02 * reading.trial - 0.01 * (ranks - 1 - rank)),
+            wait_s=known(reading.duration_s) * 0.01 * (ranks - 1 - rank),
         )
         for reading in readings
-        for rank in range(run.tensor_parallel)
+        for rank in range(ranks)
     )
 
 
@@ -33,8 +35,8 @@ def _collectives(run: RunRow, phase: Phase, rank: int) -> tuple[KernelRow, ...]:
 
     The first rank waits half as long again as its data move; the waits of the others lie evenly between.
     """
-    ranks, prefill = run.tensor_parallel, phase is Phase.PREFILL
-    tokens, steps = (run.prompt_tokens, 1) if prefill else (1, run.output_tokens - 1)
+    ranks, batch_size, prefill = known(run.tensor_parallel), known(run.batch_size), phase is Phase.PREFILL
+    tokens, steps = (known(run.prompt_tokens), 1) if prefill else (1, known(run.output_tokens) - 1)
     rows = []
     for number, (kind, op, module, launches, elements) in enumerate(
         (
@@ -42,7 +44,7 @@ def _collectives(run: RunRow, phase: Phase, rank: int) -> tuple[KernelRow, ...]:
             (KernelKind.ALL_GATHER, "c10d::_allgather_base_", "lm_head", steps, 49152 // ranks),
         )
     ):
-        message_bytes = 4 * run.batch_size * elements
+        message_bytes = 4 * batch_size * elements
         rounds = ranks - 1 if kind is KernelKind.ALL_GATHER else 2 * (ranks - 1) / ranks
         link_bytes = int(rounds * message_bytes) * launches
         moving_s = link_bytes / 1e9
@@ -56,7 +58,7 @@ def _collectives(run: RunRow, phase: Phase, rank: int) -> tuple[KernelRow, ...]:
             op=op,
             module=module,
             dtype="float32",
-            shape=shape_text({"elements": run.batch_size * elements, "ranks": ranks}),
+            shape=shape_text({"elements": batch_size * elements, "ranks": ranks}),
             launches=launches,
             flop=0,
             read_bytes=message_bytes * launches,

@@ -5,7 +5,7 @@ import json
 import math
 import random
 import statistics
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 from harness.kernels import KernelKind, Phase, shape_text
@@ -23,11 +23,13 @@ from harness.records import (
     Quality,
     ReadingRow,
     RunRow,
+    SourceRow,
     Status,
     Weights,
 )
 from harness.tracing.graph import Edge, GraphKernel, edges_json, kernels_json
 
+KnownT = TypeVar("KnownT")
 RowT = TypeVar("RowT", RunRow, EnvironmentRow, PhaseRow, PowerTraceRow, ReadingRow)
 
 TRIALS = 3
@@ -44,6 +46,16 @@ SAME_ENVIRONMENT = json.loads("""{
     "os": "Linux 6.12", "python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0", "harness": "0.1.0",
     "threads": 2
 }""")
+EXAMPLE_SOURCE = SourceRow(
+    source="joulegraph 0.1.0",
+    title="Joulegraph",
+    url=None,
+    version="0.1.0",
+    licence="CC-BY-4.0",
+    citation=None,
+    measured="nothing: an example",
+    derived=None,
+)
 CPU_ENVIRONMENT = json.loads("""{
     "gpu": "cpu: Example CPU @ 2.00GHz", "device_name": "Example CPU @ 2.00GHz", "n_devices": 0,
     "meter": "codecarbon-cpu-load (estimated)", "peak_flop_per_s": 1.1e11, "peak_bytes_per_s": 1.8e10
@@ -83,14 +95,20 @@ class ExampleMachine:
     flop_per_s: float
 
 
+def known(value: KnownT | None) -> KnownT:
+    """A value that every example has, though rows from elsewhere may lack it."""
+    assert value is not None
+    return value
+
+
 def content_hash(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
-def row_of(row_class: type[RowT], **known: Any) -> RowT:
+def row_of(row_class: type[RowT], **values: Any) -> RowT:
     """A row in which every column that is not given is null."""
-    columns: dict[str, Any] = dict.fromkeys(field.name for field in fields(row_class))
-    return row_class(**(columns | known))
+    columns: dict[str, Any] = dict.fromkeys(field.name for field in fields(row_class) if field.default is MISSING)
+    return row_class(**(columns | values))
 
 
 def example_machine(*, cuda: bool) -> ExampleMachine:
@@ -145,12 +163,13 @@ def example_shape(kind: KernelKind, tokens: int, context_tokens: int, batch_size
 
 def example_kernels(run: RunRow, phase: Phase, count: int, machine: ExampleMachine) -> tuple[KernelRow, ...]:
     prefill = phase is Phase.PREFILL
-    tokens, steps = (run.prompt_tokens, 1) if prefill else (1, run.output_tokens - 1)
+    batch_size, prompt_tokens = known(run.batch_size), known(run.prompt_tokens)
+    tokens, steps = (prompt_tokens, 1) if prefill else (1, known(run.output_tokens) - 1)
     rows: list[KernelRow] = []
     places = iter(range(count))
     for number in range(count):
         kind, op, module = EXAMPLES_OF_KINDS[number % len(EXAMPLES_OF_KINDS)]
-        flop = (number + 1) * 2 * 30 * 576 * 1536 * run.batch_size * tokens * steps
+        flop = (number + 1) * 2 * 30 * 576 * 1536 * batch_size * tokens * steps
         duration_s = flop / machine.flop_per_s
         row = KernelRow(
             run_id=run.run_id,
@@ -161,7 +180,7 @@ def example_kernels(run: RunRow, phase: Phase, count: int, machine: ExampleMachi
             op=op,
             module=module,
             dtype="float32" if kind is not KernelKind.EMBEDDING else "int64",
-            shape=example_shape(kind, tokens, run.prompt_tokens, run.batch_size),
+            shape=example_shape(kind, tokens, prompt_tokens, batch_size),
             launches=30 * steps,
             flop=flop if kind is not KernelKind.OTHER else None,
             read_bytes=flop // 8,
@@ -218,7 +237,7 @@ def example_readings(
 
 
 def mean_and_ci95_j(readings: tuple[ReadingRow, ...]) -> tuple[float, float]:
-    energies_j = [reading.energy_j for reading in readings]
+    energies_j = [reading.energy_j or 0.0 for reading in readings]
     return statistics.fmean(energies_j), STUDENT_T * statistics.stdev(energies_j) / math.sqrt(len(energies_j))
 
 
@@ -231,7 +250,7 @@ def example_phase(
 ) -> PhaseRow:
     prefill = phase is Phase.PREFILL
     energy_j, energy_ci95_j = mean_and_ci95_j(readings)
-    duration_s = readings[0].duration_s
+    duration_s = known(readings[0].duration_s)
     kernel_s = sum(kernel.duration_s or 0.0 for kernel in kernels)
     return row_of(
         PhaseRow,
@@ -243,9 +262,9 @@ def example_phase(
         idle_energy_j=machine.idle_power_w * duration_s,
         host_gap_energy_j=energy_j * (1 - kernel_s / duration_s) if kernels else None,
         duration_s=duration_s,
-        steps=1 if prefill else run.output_tokens - 1,
+        steps=1 if prefill else known(run.output_tokens) - 1,
         context_start_tokens=0 if prefill else run.prompt_tokens,
-        context_end_tokens=run.prompt_tokens if prefill else run.prompt_tokens + run.output_tokens - 1,
+        context_end_tokens=known(run.prompt_tokens) + (0 if prefill else known(run.output_tokens) - 1),
         trials=TRIALS,
         method=machine.method,
     )
@@ -328,7 +347,7 @@ def example_graph(run: RunRow, phase: Phase, kernels: tuple[KernelRow, ...]) -> 
         context_tokens=64,
         dtype="float32",
         attention="sdpa",
-        tensor_parallel=run.tensor_parallel,
+        tensor_parallel=known(run.tensor_parallel),
         kernels=kernels_json(described),
         edges=edges_json(Edge(source=number, target=number + 1) for number in range(len(described) - 1)),
     )

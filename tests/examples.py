@@ -7,6 +7,7 @@ from harness.kernels import Phase
 from harness.records import Measurement, Part, RunRow, Status
 from tests.example_ranks import example_rank_times, with_collectives
 from tests.example_rows import (
+    EXAMPLE_SOURCE,
     FAILURES,
     TRIALS,
     ExampleMachine,
@@ -19,6 +20,7 @@ from tests.example_rows import (
     example_power_trace,
     example_readings,
     example_run,
+    known,
     mean_and_ci95_j,
     residual_j,
 )
@@ -28,7 +30,7 @@ def failed_measurement(run: RunRow, machine: ExampleMachine, status: Status, det
     environment = None if status is Status.SKIPPED else machine.environment
     environment_id = environment.environment_id if environment else None
     run = replace(run, status=status, status_detail=detail, environment_id=environment_id)
-    return Measurement(run=run, environment=environment)
+    return Measurement(run=run, environment=environment, source=EXAMPLE_SOURCE)
 
 
 def measured_phase(
@@ -36,12 +38,12 @@ def measured_phase(
 ) -> Measurement:
     """What one phase adds to the measurement of its run."""
     kernels = example_kernels(run, phase, kernel_count, machine)
-    if run.tensor_parallel > 1:
+    if known(run.tensor_parallel) > 1:
         kernels = with_collectives(run, phase, kernels, rank=0)
     duration_s = 1.15 * sum(kernel.duration_s or 0.0 for kernel in kernels) or 0.5
     readings = example_readings(run, Part(phase.value), machine.load_power_w, duration_s, draw, machine)
     row = example_phase(run, phase, kernels, readings, machine)
-    others = range(1, run.tensor_parallel)
+    others = range(1, known(run.tensor_parallel))
     of_others = [with_collectives(run, phase, kernels[:kernel_count], rank=rank) for rank in others]
     of_all = (*kernels, *(kernel for found in of_others for kernel in found))
     return Measurement(
@@ -56,7 +58,7 @@ def measured_phase(
 
 def finished_measurement(run: RunRow, kernels_per_phase: int, seed: int, machine: ExampleMachine) -> Measurement:
     draw = random.Random(f"{seed} {run.run_id}")
-    wanted = Phase if run.output_tokens > 1 else (Phase.PREFILL,)
+    wanted = Phase if known(run.output_tokens) > 1 else (Phase.PREFILL,)
     parts = [measured_phase(run, phase, kernels_per_phase, draw, machine) for phase in wanted]
     phases = tuple(row for part in parts for row in part.phases)
     energies = tuple(row for part in parts for row in part.kernel_energies)
@@ -67,11 +69,12 @@ def finished_measurement(run: RunRow, kernels_per_phase: int, seed: int, machine
     run = replace(run, energy_j=energy_j, energy_ci95_j=energy_ci95_j, duration_s=duration_s, trials=TRIALS)
     run = replace(run, idle_power_w=machine.idle_power_w, method=machine.method, peak_memory_bytes=3 * 1024**3)
     phase_windows = tuple(row for part in parts for row in part.readings)
-    several = run.tensor_parallel > 1
+    several = known(run.tensor_parallel) > 1
     left_j = residual_j(run, phases, energies, machine)
     return Measurement(
         run=replace(run, residual_j=left_j, residual_ci95_j=None if left_j is None else 0.03 * energy_j),
         environment=machine.environment,
+        source=EXAMPLE_SOURCE,
         phases=phases,
         kernels=tuple(row for part in parts for row in part.kernels),
         kernel_energies=energies,

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"run", "doctor", "calibrate", "examination", "graph"}  # examination: the checks behind the doctor
+COMMANDS = {
+    "run",
+    "doctor",
+    "examination",  # the checks behind the doctor
+    "calibrate",
+    "graph",
+    "convert",
+    "validate",
+    "release",
+    "export",
+    "submit",
+    "accept",
+}
 GROUND = {
     "arguments",
     "streams",
@@ -22,6 +34,8 @@ GROUND = {
     "hardware",
     "hardware_file",
     "records",
+    "kernel_records",
+    "setup_records",
     "requests",
     "kernels",
     "",

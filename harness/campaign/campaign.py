@@ -19,7 +19,7 @@ from harness.campaign.launchers import Launcher
 from harness.campaign.plan import Plan
 from harness.campaign.planning import Planned, Subject, find_subjects, kernel_methods, planned_runs
 from harness.campaign.queue import QUEUE_FILE, QueuedRun, RunQueue, State
-from harness.campaign.rows import Outcome, run_row
+from harness.campaign.rows import OWN_SOURCE, Outcome, run_row
 from harness.campaign.site import Site, find_site
 from harness.campaign.task import Task
 from harness.dataset.layout import survey
@@ -163,7 +163,7 @@ class Campaign:
         outcome = Outcome(
             status=status, detail=reason, started_at_utc=started_at_utc, environment_id=None, gpu=task.gpu
         )
-        return Measurement(run=run_row(task, outcome))
+        return Measurement(run=run_row(task, outcome), source=OWN_SOURCE)
 
     def _record(self, measurement: Measurement, observer: Observer) -> RunRow:
         self.store.append(measurement)

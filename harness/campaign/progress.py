@@ -90,7 +90,7 @@ class ConsoleObserver:
             self._estimated_s += estimate_s
             self._pace = self._spent_s / self._estimated_s
         self._statuses[run.status] += 1
-        self._energy_j += sum(reading.energy_j for reading in measurement.readings)
+        self._energy_j += sum(reading.energy_j or 0.0 for reading in measurement.readings)
         self._say(f"{self._done}/{self._total} {_result_text(run)}")
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, description=self._status_text())
@@ -175,16 +175,16 @@ def _total_cells(planned: Sequence[Planned], several: bool) -> list[str]:
 def result_table(rows: Sequence[RunRow]) -> Table:
     """Every run with its energy, and how the numbers came about."""
     provenances = sorted({row.provenance.value for row in rows})
-    qualities = sorted({row.quality.value for row in rows})
+    qualities = sorted({row.quality.value for row in rows if row.quality})
     several = len({row.model for row in rows}) > 1
     headings = ("batch", "prompt", "output", "status", "energy of a request", "per output token", "time")
     table = _table(f"Runs ({', '.join(provenances)} energy; quality {', '.join(qualities)})", several, headings)
     for number, row in enumerate(rows, start=1):
-        tokens = row.batch_size * row.output_tokens
+        tokens = (row.batch_size or 0) * (row.output_tokens or 0)
         per_token = None if row.energy_j is None or tokens == 0 else row.energy_j / tokens
         table.add_row(
             str(number),
-            *([escape(row.model)] if several else []),
+            *([escape(row.model or "")] if several else []),
             str(row.batch_size),
             str(row.prompt_tokens),
             str(row.output_tokens),

@@ -25,12 +25,23 @@ from harness.records import (
     RankTimeRow,
     ReadingRow,
     RunRow,
+    SourceRow,
     Status,
     Weights,
 )
 from harness.tracing.graph import KernelGraph
 
 _LONGEST_DETAIL = 2000  # characters
+OWN_SOURCE = SourceRow(
+    source=f"joulegraph {__version__}",
+    title="Joulegraph: energy of LLM inference, per phase and per kernel",
+    url=None,
+    version=__version__,
+    licence="CC-BY-4.0",
+    citation="The Joulegraph developers and the labs named in `runs.lab`: Joulegraph.",
+    measured="energy and time in windows, kernels in a trace; `runs.provenance` and `runs.method` say by what",
+    derived="kernel energies by replay, regression or apportioning (`kernel_energies.method`); the ledger of each run",
+)
 _PHASES = {Part.PREFILL: Phase.PREFILL, Part.DECODE: Phase.DECODE}
 
 
@@ -73,7 +84,7 @@ def run_row(
         campaign_id=task.campaign_id,
         environment_id=outcome.environment_id,
         provenance=task.provenance if counted is None else counted.provenance,
-        source=f"joulegraph {__version__}",
+        source=OWN_SOURCE.source,
         model=request.model,
         model_revision=task.source.revision,
         weights=Weights(task.source.weights),
@@ -122,7 +133,7 @@ def run_row(
 def without_numbers(task: Task, status: Status, detail: str, started_at_utc: str) -> Measurement:
     """The record of a run that was not measured."""
     outcome = Outcome(status=status, detail=detail, started_at_utc=started_at_utc, environment_id=None, gpu=task.gpu)
-    return Measurement(run=run_row(task, outcome))
+    return Measurement(run=run_row(task, outcome), source=OWN_SOURCE)
 
 
 def _storable(text: str) -> str:
@@ -166,6 +177,7 @@ def measurement_of(
     return Measurement(
         run=run,
         environment=environment,
+        source=OWN_SOURCE,
         phases=tuple(
             _phase_row(task, session, counted, part, splits.get(phase), graphs.of(phase))
             for part, phase in _PHASES.items()

@@ -29,9 +29,9 @@ class RunFacts:
     campaign_id: str
     provenance: Provenance
     source: str
-    quality: Quality
+    quality: Quality | None
     status: Status
-    model: str
+    model: str | None
     gpu: str
 
 
@@ -134,9 +134,9 @@ def _data_files(table: Table, manifest: Manifest | None, parts: Collection[PartP
 
 
 def _provenance(facts: Mapping[RunFacts, int]) -> str:
-    counts: Counter[tuple[Provenance, Quality, str]] = Counter()
+    counts: Counter[tuple[Provenance, str, str]] = Counter()
     for fact, runs in facts.items():
-        counts[fact.provenance, fact.quality, fact.source] += runs
+        counts[fact.provenance, fact.quality or "", fact.source] += runs
     lines = [
         "## How the numbers came about\n",
         "| provenance | meaning | quality | source | runs |",
@@ -146,7 +146,7 @@ def _provenance(facts: Mapping[RunFacts, int]) -> str:
         f"| **{provenance}** | {_MEANINGS[provenance]} | {quality} | {escaped(source)} | {runs} |"
         for (provenance, quality, source), runs in sorted(counts.items())
     ]
-    if any(quality is Quality.QUICK for _, quality, _ in counts):
+    if any(quality == Quality.QUICK for _, quality, _ in counts):
         lines.append(
             "\nRows of quality `quick` come from short windows and few trials: for trying out, not for comparing."
         )
@@ -157,7 +157,7 @@ def _runs(facts: Mapping[RunFacts, int]) -> str:
     lines = ["## Runs\n", f"| model | device | {' | '.join(Status)} |", f"|---|---|{'---|' * len(Status)}"]
     cells: Counter[tuple[str, str, Status]] = Counter()
     for fact, runs in facts.items():
-        cells[fact.model, fact.gpu, fact.status] += runs
+        cells[fact.model or "", fact.gpu, fact.status] += runs
     for model, gpu in sorted({(model, gpu) for model, gpu, _ in cells}):
         numbers = " | ".join(str(cells[model, gpu, status]) for status in Status)
         lines.append(f"| {escaped(model)} | {escaped(gpu)} | {numbers} |")

@@ -25,6 +25,7 @@ from harness.records import (
     RankTimeRow,
     ReadingRow,
     RunRow,
+    SourceRow,
 )
 
 Row = (
@@ -37,6 +38,7 @@ Row = (
     | RankTimeRow
     | PowerTraceRow
     | EnvironmentRow
+    | SourceRow
 )
 RowT = TypeVar(
     "RowT",
@@ -49,6 +51,7 @@ RowT = TypeVar(
     RankTimeRow,
     PowerTraceRow,
     EnvironmentRow,
+    SourceRow,
 )
 Scalar = str | int | float | bool | None
 
@@ -68,6 +71,7 @@ class Table(Enum):
     RANK_TIMES = ("rank_times", RankTimeRow, "rank_times", None)
     POWER_TRACES = ("power_traces", PowerTraceRow, "power_traces", None)
     ENVIRONMENTS = ("environments", EnvironmentRow, "environment", "environment_id")
+    SOURCES = ("sources", SourceRow, "source", "source")
 
     def __init__(self, title: str, row_class: type[Row], attribute: str, shared_key: str | None) -> None:
         self.title = title

@@ -50,6 +50,7 @@ class BulkTables:
     rank_times: pa.Table | None = None
     power_traces: pa.Table | None = None
     environments: pa.Table | None = None
+    sources: pa.Table | None = None
 
 
 class DatasetStore:

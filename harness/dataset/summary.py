@@ -95,7 +95,7 @@ class PhaseSummary:
     """One phase of one run with what follows from its row."""
 
     row: PhaseRow
-    tokens: int  # prefill: prompt tokens read; decode: tokens made; over all sequences of the batch
+    tokens: int | None  # prefill: prompt tokens read; decode: tokens made; over all sequences of the batch
     energy_per_token_j: float | None
     energy_per_token_ci95_j: float | None
     energy_repeat95_j: float | None  # as in RunSummary

@@ -24,6 +24,7 @@ from harness.records import (
     RankTimeRow,
     ReadingRow,
     RunRow,
+    SourceRow,
 )
 
 _KEYS = ("schema_version", "tables")
@@ -77,10 +78,15 @@ def _measurement(fields: Any) -> Measurement:
     _expect_keys(tables, _TITLES, "tables")
     runs = _rows(RunRow, tables)
     environments = _rows(EnvironmentRow, tables)
-    _expect(len(runs) == 1 and len(environments) <= 1, "a measurement is of one run in at most one environment")
+    sources = _rows(SourceRow, tables)
+    _expect(
+        len(runs) == 1 and len(environments) <= 1 and len(sources) <= 1,
+        "a measurement is of one run in at most one environment, from at most one source",
+    )
     return Measurement(
         run=runs[0],
         environment=environments[0] if environments else None,
+        source=sources[0] if sources else None,
         phases=_rows(PhaseRow, tables),
         kernels=_rows(KernelRow, tables),
         kernel_energies=_rows(KernelEnergyRow, tables),

@@ -106,8 +106,8 @@ def _row(scene: Scene, run: RunSummary, factors: CarbonFactors) -> tuple[Cell, .
         Cell(text=with_interval(row.energy_j, row.energy_ci95_j, "J"), key=row.energy_j),
         _gram_cell(grams),
         Cell(text=_common(grams), key=grams.common95_g),
-        _gram_cell(_over(grams, row.batch_size)),
-        _gram_cell(_over(grams, row.batch_size * row.output_tokens)),
+        _gram_cell(_over(grams, row.batch_size or 0)),
+        _gram_cell(_over(grams, (row.batch_size or 0) * (row.output_tokens or 0))),
         Cell(text=time_span(held_s), key=held_s),
         _gram_cell(_embodied_grams(run)),
     )

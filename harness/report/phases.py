@@ -96,12 +96,12 @@ def _methods(scene: Scene, phases: list[PhaseSummary]) -> str:
 
 
 def _energy_figure(scene: Scene, phase: Phase, phases: list[PhaseSummary]) -> Figure:
-    points = [_phase_point(scene, one, one.row.energy_j, one.row.energy_ci95_j) for one in phases]
+    points = _phase_points(scene, phases, lambda one: one.row.energy_j, lambda one: one.row.energy_ci95_j)
     return _phase_figure(scene, phase, "energy", Axis(title="energy of one pass", unit="J", log=True), points)
 
 
 def _time_figure(scene: Scene, phase: Phase, phases: list[PhaseSummary]) -> Figure:
-    points = [_phase_point(scene, one, one.row.duration_s, None) for one in phases]
+    points = _phase_points(scene, phases, lambda one: one.row.duration_s, lambda _: None)
     return _phase_figure(scene, phase, "time", Axis(title="duration of one pass", unit="s", log=True), points)
 
 
@@ -156,15 +156,27 @@ def _of_setup(scene: Scene, setup: int, points: list[_Point]) -> Points:
     )
 
 
-def _phase_point(scene: Scene, phase: PhaseSummary, y: float | None, half_width: float | None) -> _Point:
-    run = scene.runs[phase.row.run_id]
-    length = run.run.prompt_tokens if phase.row.phase is Phase.PREFILL else phase.row.steps
-    x = (float(phase.tokens), float(length), float(run.run.batch_size))
-    return _Point(run=run, x=x, y=y, half_width=half_width, notes=_phase_notes(scene, phase, run))
+def _phase_points(
+    scene: Scene,
+    phases: list[PhaseSummary],
+    y: Callable[[PhaseSummary], float | None],
+    half_width: Callable[[PhaseSummary], float | None],
+) -> list[_Point]:
+    """A point for every phase whose request is known in all its sizes."""
+    points = []
+    for phase in phases:
+        run = scene.runs[phase.row.run_id]
+        length = run.run.prompt_tokens if phase.row.phase is Phase.PREFILL else phase.row.steps
+        if phase.tokens is None or length is None or run.run.batch_size is None:
+            continue
+        x = (float(phase.tokens), float(length), float(run.run.batch_size))
+        notes = _phase_notes(scene, phase, run)
+        points.append(_Point(run=run, x=x, y=y(phase), half_width=half_width(phase), notes=notes))
+    return points
 
 
 def _phase_tokens(scene: Scene, phases: list[PhaseSummary]) -> list[_Point]:
-    points = [_phase_point(scene, one, one.energy_per_token_j, one.energy_per_token_ci95_j) for one in phases]
+    points = _phase_points(scene, phases, lambda one: one.energy_per_token_j, lambda one: one.energy_per_token_ci95_j)
     return [
         _Point(run=one.run, x=(one.x[2], one.x[1]), y=one.y, half_width=one.half_width, notes=one.notes)
         for one in points
@@ -188,7 +200,10 @@ def _request_tokens(scene: Scene) -> list[_Point]:
     return [
         _Point(
             run=run,
-            x=(float(run.run.batch_size), float(run.run.output_tokens)),
+            x=(
+                float(run.run.batch_size or 0),
+                float(run.run.output_tokens or 0),
+            ),  # both known: the energy was divided by them
             y=run.energy_per_output_token_j,
             half_width=run.energy_per_output_token_ci95_j,
             notes=_request_notes(scene, run),

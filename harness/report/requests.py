@@ -86,13 +86,14 @@ def run_section(scene: Scene) -> Section:
 def _request_figure(scene: Scene) -> Figure:
     groups: dict[tuple[str, Mark], list[RunSummary]] = {}
     for run in scene.summary.runs:
-        groups.setdefault(_series_of(scene, run), []).append(run)
+        if run.run.prompt_tokens is not None and run.run.output_tokens is not None:
+            groups.setdefault(_series_of(scene, run), []).append(run)
     series = [
         Points(
             series=name,
             mark=mark,
-            x=([float(run.run.prompt_tokens) for run in runs],),
-            y=[float(run.run.output_tokens) for run in runs],
+            x=([float(run.run.prompt_tokens or 0) for run in runs],),
+            y=[float(run.run.output_tokens or 0) for run in runs],
             notes=[_request_notes(scene, run) for run in runs],
             sizes_px=[size_px(run.run.batch_size) for run in runs],
         )
@@ -217,6 +218,6 @@ def _run_row(scene: Scene, run: RunSummary, spread_columns: int) -> tuple[Cell, 
         Cell(text=quantity(run.average_power_w, "W"), key=run.average_power_w),
         Cell(text=count(row.trials), key=row.trials),
         Cell(text=memory(row.peak_memory_bytes), key=row.peak_memory_bytes),
-        Cell(text=moment(row.started_at_utc)),
+        Cell(text=moment(row.started_at_utc or "")),
         Cell(text=row.run_id[:12], note=row.run_id, code=True),
     )

@@ -70,9 +70,9 @@ class Scene:
         return tuple(line for line in lines if line)
 
 
-def size_px(batch_size: int) -> float:
-    """Size of a point: it grows with the logarithm of the batch size."""
-    return min(24.0, 8.0 + 2.0 * (max(1, batch_size).bit_length() - 1))
+def size_px(batch_size: int | None) -> float:
+    """Size of a point: it grows with the logarithm of the batch size; smallest where that is not known."""
+    return min(24.0, 8.0 + 2.0 * (max(1, batch_size or 1).bit_length() - 1))
 
 
 def provenance_mark(provenance: Provenance, mark: Mark) -> Mark:

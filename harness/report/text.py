@@ -78,7 +78,7 @@ def count(number: int | None) -> str:
     return NOTHING if number is None else f"{number:,}".replace(",", "\u202f")
 
 
-def plural(number: int, noun: str, nouns: str | None = None) -> str:
+def plural(number: int | None, noun: str, nouns: str | None = None) -> str:
     """Write a count and its noun.
 
     >>> plural(1, "run"), plural(2, "run"), plural(2, "launch", "launches")

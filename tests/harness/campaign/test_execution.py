@@ -171,6 +171,7 @@ def test_where_it_ran_is_recorded_with_the_meter(make_task: Callable[..., Task])
 
     assert environment is not None
     assert environment.meter.startswith("replay (simulated)")
+    assert environment.cpu_cores is not None
     assert environment.cpu_cores <= (os.cpu_count() or 1)
 
 

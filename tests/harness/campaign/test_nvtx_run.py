@@ -100,7 +100,7 @@ class Recorded:
     @property
     def readings(self) -> list[ReadingRow]:
         """In the order in which they were taken; there is one counter."""
-        return sorted(self.measurement.readings, key=lambda row: row.started_s)
+        return sorted(self.measurement.readings, key=lambda row: row.started_s or 0.0)
 
     def traced(self, phase: Phase) -> Range:
         """The range around the traced passes of a phase."""

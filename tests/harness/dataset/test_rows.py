@@ -36,7 +36,7 @@ def test_columns_stand_in_the_order_of_the_schema(example_measurements: Examples
     [
         ({"energy_j": float("nan")}, "energy_j of runs: a value is infinite or not a number"),
         ({"energy_j": float("inf")}, "energy_j of runs"),
-        ({"model": None}, "model of runs: a value is null"),
+        ({"gpu": None}, "gpu of runs: a value is null"),
         ({"batch_size": "many"}, "batch_size of runs"),
         ({"batch_size": 2**63}, "batch_size of runs"),
         ({"model": "half a pair: \ud800"}, "model of runs"),

@@ -117,7 +117,7 @@ def damage(measurement: Measurement, table: str, column: str, value: Any) -> str
         ("energy_j", [True], "energy_j of runs holds bool"),
         ("batch_size", [1.0], "batch_size of runs holds float"),
         ("batch_size", [True], "batch_size of runs holds bool"),
-        ("batch_size", [None], "batch_size of runs holds NoneType"),
+        ("n_gpus", [None], "n_gpus of runs holds NoneType"),
         ("batch_size", [2**63], "batch_size of runs holds more than 64 bits"),
         ("batch_size", 4, "batch_size of runs is no list"),
         ("batch_size", [4, 4], "columns of runs differ in length"),
