@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
+from harness.dataset.pooling import __doc__ as pooling_text
 from harness.records import (
     SCHEMA_VERSION,
     EnvironmentRow,
@@ -127,7 +128,8 @@ def arrow_schema(table: Table) -> pa.Schema:
 def markdown() -> str:
     """The documentation of all tables and columns, as published with the data."""
     sections = [_table_markdown(table) for table in Table]
-    return "\n".join([_HEADER.format(version=SCHEMA_VERSION), *sections])
+    pooling = f"## Pooling\n\n{pooling_text}"
+    return "\n".join([_HEADER.format(version=SCHEMA_VERSION), *sections, pooling])
 
 
 _HEADER = """# Schema, version {version}
