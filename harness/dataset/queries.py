@@ -44,8 +44,10 @@ compared AS (
         runs.*,
         both_phases.* EXCLUDE (run_id, n_phases),
         energy_ci95_j * energy_ci95_j - coalesce(energy_systematic95_j, 0) ** 2 AS varying,
-        nullif(batch_size * output_tokens, 0) AS all_output_tokens,
-        nullif(batch_size * prompt_tokens, 0) AS all_prompt_tokens
+        -- The energy of a batch is that of all its sequences; of a server's, that of one.
+        CASE workload WHEN 'server' THEN 1 ELSE nullif(batch_size, 0) END AS sequences,
+        nullif(sequences * coalesce(output_tokens, mean_output_tokens), 0) AS all_output_tokens,
+        nullif(sequences * prompt_tokens, 0) AS all_prompt_tokens
     FROM current_runs AS runs
     LEFT JOIN both_phases
         ON both_phases.run_id = runs.run_id
@@ -53,10 +55,10 @@ compared AS (
 )
 SELECT
     *,
-    energy_j / nullif(duration_s, 0) AS average_power_w,
+    coalesce(energy_j / nullif(duration_s, 0), mean_power_w) AS average_power_w,
     root(energy_ci95_j * energy_ci95_j - energy_systematic95_j * energy_systematic95_j) AS energy_repeat95_j,
-    energy_j / nullif(batch_size, 0) AS energy_per_sequence_j,
-    energy_ci95_j / nullif(batch_size, 0) AS energy_per_sequence_ci95_j,
+    energy_j / sequences AS energy_per_sequence_j,
+    energy_ci95_j / sequences AS energy_per_sequence_ci95_j,
     energy_j / all_output_tokens AS energy_per_output_token_j,
     energy_ci95_j / all_output_tokens AS energy_per_output_token_ci95_j,
     energy_j / all_prompt_tokens AS energy_per_prompt_token_j,

@@ -53,20 +53,20 @@ class Setup:
 
     setup: int  # 1, 2, 3 …
     provenance: Provenance
-    quality: Quality
+    quality: Quality | None
     gpu: str
     n_gpus: int
-    parallelism: str
-    tensor_parallel: int
+    parallelism: str | None
+    tensor_parallel: int | None
     nodes: int
-    model: str
+    model: str | None
     weights: Weights | None
-    dtype: str
+    dtype: str | None
     quantization: str | None
-    runtime: str
-    attention: str
-    kv_cache: bool
-    cuda_graphs: bool
+    runtime: str | None
+    attention: str | None
+    kv_cache: bool | None
+    cuda_graphs: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ def subtitle(summary: Summary) -> str:
 
 def _ranks(summary: Summary) -> str:
     """How many ranks computed together, and on how many machines; nothing where each run had one of either."""
-    ranks = sorted({setup.tensor_parallel for setup in summary.setups})
+    ranks = sorted({setup.tensor_parallel or 1 for setup in summary.setups})
     nodes = sorted({setup.nodes for setup in summary.setups})
     found = [(ranks, "rank"), (nodes, "node")]
     told = [f"{_listed(counts)} {noun}s" for counts, noun in found if counts and counts[-1] > 1]
@@ -204,14 +204,14 @@ def _setup_row(summary: Summary, setup: Setup) -> tuple[Cell, ...]:
         Cell(text=device_name(setup.gpu, setup.n_gpus)),
         Cell(text=_runtime(setup)),
         Cell(text=f"{setup.provenance.value}: {', '.join(methods) or NOTHING}"),
-        Cell(text=setup.quality.value),
+        Cell(text=plain(setup.quality)),
         Cell(text=f"{finished} of {len(runs)}", key=finished),
     )
 
 
 def _runtime(setup: Setup) -> str:
     parts = [plain(setup.runtime), plain(setup.attention)]
-    if not setup.kv_cache:
+    if setup.kv_cache is False:
         parts.append("no KV cache")
     if setup.cuda_graphs:
         parts.append("CUDA graphs")

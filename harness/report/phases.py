@@ -200,16 +200,15 @@ def _request_tokens(scene: Scene) -> list[_Point]:
     return [
         _Point(
             run=run,
-            x=(
-                float(run.run.batch_size or 0),
-                float(run.run.output_tokens or 0),
-            ),  # both known: the energy was divided by them
+            x=(float(run.run.batch_size), float(tokens)),
             y=run.energy_per_output_token_j,
             half_width=run.energy_per_output_token_ci95_j,
             notes=_request_notes(scene, run),
         )
         for run in scene.summary.runs
         if run.energy_per_output_token_j is not None
+        and run.run.batch_size is not None
+        and (tokens := run.run.output_tokens or run.run.mean_output_tokens) is not None
     ]
 
 

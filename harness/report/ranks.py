@@ -32,7 +32,7 @@ def rank_section(scene: Scene) -> Section | None:
     groups = tuple(
         group
         for setup in scene.summary.setups
-        if (setup.tensor_parallel > 1 or setup.nodes > 1) and (group := _setup_group(scene, setup)) is not None
+        if ((setup.tensor_parallel or 1) > 1 or setup.nodes > 1) and (group := _setup_group(scene, setup)) is not None
     )
     if not groups:
         return None

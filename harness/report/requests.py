@@ -191,7 +191,7 @@ def _spread_columns(scene: Scene) -> tuple[Column, ...]:
     """Ranks, and machines beside them, where some run had several."""
     if any(setup.nodes > 1 for setup in scene.summary.setups):
         return Column(title="ranks", number=True), Column(title="nodes", number=True, note="machines")
-    if any(setup.tensor_parallel > 1 for setup in scene.summary.setups):
+    if any((setup.tensor_parallel or 1) > 1 for setup in scene.summary.setups):
         return (Column(title="ranks", number=True),)
     return ()
 

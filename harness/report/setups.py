@@ -102,6 +102,10 @@ def _names(setups: tuple[Setup, ...]) -> dict[int, str]:
     }
 
 
+def _said(flag: bool | None, what: str) -> str:
+    return f"{what} not known" if flag is None else what if flag else f"no {what}"
+
+
 def _description(setup: Setup) -> tuple[str, ...]:
     return (
         model_name(setup.model),
@@ -110,7 +114,7 @@ def _description(setup: Setup) -> tuple[str, ...]:
         plain(setup.quantization) if setup.quantization else "not quantised",
         plain(setup.runtime),
         plain(setup.attention),
-        "KV cache" if setup.kv_cache else "no KV cache",
-        "CUDA graphs" if setup.cuda_graphs else "no CUDA graphs",
-        setup.quality.value,
+        _said(setup.kv_cache, "KV cache"),
+        _said(setup.cuda_graphs, "CUDA graphs"),
+        plain(setup.quality),
     )

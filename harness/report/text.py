@@ -166,8 +166,10 @@ def moment(iso: str) -> str:
         return plain(iso)
 
 
-def model_name(model: str) -> str:
-    """Last part of a Hub id or path: the organisation is in the tables."""
+def model_name(model: str | None) -> str:
+    """Last part of a Hub id or path: the organisation is in the tables; none for kernels measured alone."""
+    if model is None:
+        return "no model"
     return short(plain(model).rstrip("/").rsplit("/", 1)[-1], 40) or NOTHING
 
 
@@ -184,18 +186,19 @@ def device_name(gpu: str, n_gpus: int) -> str:
     return f"{n_gpus} × {name}" if n_gpus > 1 else name
 
 
-def parallel_name(parallelism: str, tensor_parallel: int, nodes: int) -> str:
+def parallel_name(parallelism: str | None, tensor_parallel: int | None, nodes: int) -> str:
     """How a model is spread out; nothing for a model on one device.
 
     >>> parallel_name("tensor", 3, 1), parallel_name("tensor", 16, 2), parallel_name("none", 1, 1)
     ('tensor parallel, 3 ranks', 'tensor parallel, 16 ranks on 2 nodes', '')
     """
     where = f"on {plural(nodes, 'node')}" if nodes > 1 else ""
-    if tensor_parallel > 1:
+    if tensor_parallel is not None and tensor_parallel > 1:
         return f"tensor parallel, {plural(tensor_parallel, 'rank')} {where}".rstrip()
-    return " ".join(part for part in ("" if parallelism == "none" else plain(parallelism), where) if part)
+    return " ".join(part for part in ("" if parallelism in ("none", None) else plain(parallelism), where) if part)
 
 
 def request_name(run: RunRow) -> str:
     """What was asked, in short: batch × prompt → output tokens."""
-    return f"{run.batch_size} × {run.prompt_tokens} → {run.output_tokens}"
+    sizes = ("–" if size is None else str(size) for size in (run.batch_size, run.prompt_tokens, run.output_tokens))
+    return "{} × {} → {}".format(*sizes)

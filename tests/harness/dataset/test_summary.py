@@ -22,6 +22,7 @@ from harness.records import (
     ReadingRow,
     RunRow,
     Status,
+    Workload,
 )
 
 Examples = Callable[..., tuple[Measurement, ...]]
@@ -96,6 +97,25 @@ def test_joules_per_token_count_the_tokens_of_all_sequences(tmp_path: Path, one:
     assert found.energy_per_prompt_token_ci95_j == pytest.approx(0.15)
     assert found.average_power_w == pytest.approx(20.0)
     assert found.run == run
+
+
+def test_the_energy_of_a_server_is_that_of_one_sequence(tmp_path: Path, one: Measurement) -> None:
+    run = run_of(
+        one,
+        workload=Workload.SERVER,
+        batch_size=64,
+        output_tokens=None,
+        mean_output_tokens=200.5,
+        energy_j=401.0,
+        energy_ci95_j=None,
+        duration_s=None,
+        mean_power_w=500.0,
+    )
+    found = summary_of(tmp_path, [Measurement(run=run, environment=one.environment)]).runs[0]
+
+    assert found.energy_per_output_token_j == pytest.approx(2.0)
+    assert found.energy_per_sequence_j == pytest.approx(401.0)
+    assert found.average_power_w == pytest.approx(500.0)
 
 
 def test_a_request_without_output_has_no_joules_per_output_token(tmp_path: Path, one: Measurement) -> None:
