@@ -18,7 +18,7 @@ class KernelRow:
     kind: Annotated[KernelKind, "what the kernel does"]
     op: Annotated[str, "operator that launched it, e.g. aten::mm"]
     module: Annotated[str | None, "module path with layer numbers as *, e.g. model.layers.*.mlp.up_proj"]
-    dtype: Annotated[str, "dtype of its inputs"]
+    dtype: Annotated[str | None, "dtype of its inputs; null: imported, not known"]
     shape: Annotated[str, 'named dimensions as a JSON object, e.g. {"m":512,"n":576,"k":1536}']
     variant: Annotated[
         str | None,

@@ -24,7 +24,7 @@ AICONFIGURATOR = ROOT / "../shared/data/aiconfigurator/systems"
 
 # FLOP per SM and clock, dense, 16 bit with float32 accumulation: tensor cores × fused multiply-adds × 2.
 FLOP_PER_CLOCK = {"7.0": 1024, "7.5": 1024, "8.0": 2048, "8.6": 1024, "8.7": 2048, "8.9": 1024, "9.0": 4096}
-FLOP_PER_CLOCK |= {"10.0": 8192, "10.3": 8192, "12.0": 1024}
+FLOP_PER_CLOCK |= {"10.0": 8192, "10.3": 8192, "12.0": 1024, "Xe2": 2048}  # Xe2: per Xe core
 HALF_RATE = ("GeForce", "A10G", "L40")  # boards sold with half the rate where the sum is kept in float32
 FP32_LANES = {"7.0": 64, "7.5": 64, "8.0": 64}  # per SM; 128 elsewhere
 WANTED = """V100-SXM2-16GB V100-SXM2-32GB V100-PCIE-16GB T4 A10 A30 A40 A100-SXM4-40GB A100-SXM4-80GB A100-PCIE-40GB
@@ -33,6 +33,9 @@ GB300 RTX-3090 RTX-4090 RTX-5090 RTX-PRO-6000-Server RTX-PRO-6000-Workstation A6
 
 ids = [hardware.name for hardware in known()]
 every_device = pytest.mark.parametrize("device", known(), ids=ids)
+every_nvidia_gpu = pytest.mark.parametrize(
+    "device", [one for one in known() if one.compute_capability], ids=lambda one: one.name
+)
 
 
 @pytest.mark.parametrize("name", WANTED.split())
@@ -44,7 +47,7 @@ def test_the_devices_that_people_measure_on_are_known(name: str) -> None:
 def test_the_16_bit_peak_is_what_the_sms_and_the_clock_give(device: Hardware) -> None:
     assert device.sm_count
     assert device.boost_clock_mhz
-    rate = FLOP_PER_CLOCK[device.compute_capability or ""]
+    rate = FLOP_PER_CLOCK[device.compute_capability or device.architecture or ""]
     if any(mark in device.name for mark in HALF_RATE) and not device.name.endswith("L40S"):
         rate //= 2
     expected = device.sm_count * rate * device.boost_clock_mhz * 1e6
@@ -58,7 +61,7 @@ def test_the_float32_peak_is_what_the_sms_and_a_boost_clock_give(device: Hardwar
     assert 0.97 <= clock_hz / ((device.boost_clock_mhz or 0) * 1e6) <= 1.16  # GeForce-like clocks outside tensor cores
 
 
-@every_device
+@every_nvidia_gpu
 def test_a_device_has_peaks_for_exactly_the_dtypes_its_generation_brought(device: Hardware) -> None:
     major, minor = map(int, (device.compute_capability or "").split("."))
     first = {"float32": (1, 0), "float16": (7, 0), "int8": (7, 5), "tf32": (8, 0), "bfloat16": (8, 0)}
