@@ -326,7 +326,7 @@ def example_graph(run: RunRow, phase: Phase, kernels: tuple[KernelRow, ...]) -> 
             kind=kernel.kind,
             op=kernel.op,
             module=kernel.module,
-            dtype=kernel.dtype,
+            dtype=known(kernel.dtype),
             shape=example_shape(kernel.kind, tokens, 64, 2),
             launches=30,
             flop=30 * 2 * 2 * tokens * 576 * 1536,

@@ -57,6 +57,11 @@ DOORS = {
     "codecarbon": {"harness/meters/estimate.py", "predictor/carbon.py"},
     "torch.profiler": {"harness/tracing"},
     "duckdb": {"harness/dataset"},
+    "huggingface_hub": {
+        "harness/models",
+        "harness/dataset/release/hub.py",
+        "harness/dataset/contributions/offering.py",
+    },
     "plotly": {"harness/report"},
 }
 LONGEST_FILE_LINES = 350

@@ -14,7 +14,7 @@ from harness.dataset.schema import Table
 from harness.records import Provenance, Quality, RunRow, Status
 
 CARD_MARK = "Made with Joulegraph."
-_MEANINGS = {
+MEANINGS = {
     Provenance.MEASURED: "read from a hardware energy counter",
     Provenance.ESTIMATED: "a power model times time; no counter was read",
     Provenance.SIMULATED: "made by the virtual GPU; not a measurement of anything",
@@ -143,7 +143,7 @@ def _provenance(facts: Mapping[RunFacts, int]) -> str:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| **{provenance}** | {_MEANINGS[provenance]} | {quality} | {escaped(source)} | {runs} |"
+        f"| **{provenance}** | {MEANINGS[provenance]} | {quality} | {escaped(source)} | {runs} |"
         for (provenance, quality, source), runs in sorted(counts.items())
     ]
     if any(quality == Quality.QUICK for _, quality, _ in counts):
