@@ -144,6 +144,8 @@ def _import(options: Options) -> str:
     out = options.out
     assert out is not None  # noqa: S101  parse has seen to it
     sources = list(_sources(options))
+    if options.path is not None and not options.path.exists():
+        raise UsageError(f"{options.path} is not there.\nCheck the path of the data.")
     imported = []
     with DatasetStore.open(out) as store:
         for importer, path in sources:
@@ -175,7 +177,7 @@ def _text(out: Path, imported: Iterable[Imported]) -> str:
         lines += [
             f"{each.name} → {out}",
             f"{account.rows_in:,} rows read = {account.rows_kept:,} kept + {account.rows_rejected:,} rejected",
-            *(f"  rejected {part.rows:>11,}  {part.rule} (first: {part.example})" for part in account.rejections),
+            *(f"  rejected {part.rows:>11,}  {part.rule} (first: {part.shown})" for part in account.rejections),
             *(f"  flagged  {part.rows:>11,}  {part.rule}" for part in account.flagged),
             f"{each.carried.runs_new:,} runs added" + _there(each.carried.runs_there),
             f"licence: {each.licence}"

@@ -34,7 +34,7 @@ SELECT
     count(*) AS runs, coalesce(sum(phases), 0)::BIGINT AS phases, coalesce(sum(kernels), 0)::BIGINT AS kernels,
     list(DISTINCT provenance::VARCHAR ORDER BY provenance::VARCHAR) AS provenances,
     list(DISTINCT workload::VARCHAR ORDER BY workload::VARCHAR) AS workloads,
-    count(duration_s) + count(phase_times) FILTER (phase_times > 0) + count(kernel_times) > 0 AS has_time,
+    count(duration_s) + coalesce(sum(phase_times), 0) + coalesce(sum(kernel_times), 0) > 0 AS has_time,
     count(energy_j) + coalesce(sum(phase_joules), 0) + coalesce(sum(kernel_joules), 0) > 0 AS has_energy,
     coalesce(sum(kernel_joules), 0)::BIGINT AS kernel_joules,
     count(mean_power_w) > 0 AS has_power, count(ttft_s) > 0 AS has_ttft, count(tpot_s) > 0 AS has_tpot
@@ -99,10 +99,10 @@ def _view(connection: duckdb.DuckDBPyConnection, table: Table, datasets: Iterabl
 
 def _row(found: Sequence[object]) -> SourceOnGpu:
     source, gpu, models, runs, phases, kernels, provenances, workloads, time, energy, joules, power, ttft, tpot = found
-    kernels_only = bool(kernels) and joules != kernels and bool(joules)
+    only_some = bool(joules) and joules != kernels
     quantities = {
         "time": time,
-        f"energy ({joules:,})" if kernels_only else "energy": energy,
+        f"energy ({joules:,})" if only_some else "energy": energy,
         "power": power,
         "TTFT": ttft,
         "TPOT": tpot,

@@ -124,6 +124,23 @@ def test_any_table_is_imported_by_a_mapping(tmp_path: Path, capsys: pytest.Captu
     assert (run["energy_j"], run["duration_s"]) == (pytest.approx(1440), 2.01)
 
 
+def test_a_path_that_is_not_there_makes_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+
+    assert "is not there" in refused(capsys, "splitwise", str(tmp_path / "nowhere"), "--out", str(out))
+    assert not out.exists()
+
+
+def test_what_a_source_writes_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = "model,hardware,prompt_size,batch_size,token_size,peak_power,average_power,prompt_time,token_time"
+    (tmp_path / "perf_model.csv").write_text(f"{columns},e2e_time,tensor_parallel\n\x1b[2Jx,a,1,1,1,0,0,1,1,1,1\n")
+
+    text = printed(capsys, "splitwise", str(tmp_path), "--out", str(tmp_path / "out"))
+
+    assert "first: �[2Jx" in text
+    assert "\x1b" not in text
+
+
 def test_a_source_without_a_licence_comes_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs.csv").write_text(CSV)
     (tmp_path / "map.toml").write_text(EXAMPLE.replace("licence = ", "# licence = "))

@@ -12,7 +12,12 @@ class Rejection:
 
     rule: str
     rows: int
-    example: str  # one of them, short, as the source writes it
+    example: str  # one of them, short, as the source writes it; may hold anything, so print ``shown``
+
+    @property
+    def shown(self) -> str:
+        """The example with nothing in it that a terminal would obey."""
+        return "".join(character if character.isprintable() else "�" for character in self.example)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ _MEASURED = (
 )
 _DERIVED = (
     "energy of one launch = power × time, gross; FLOP and bytes from the sizes, by the formulas of "
-    "harness.tracing (attention: full square of query and context); launches: 1"
+    "harness.tracing (attention: full square of query and context); launches: 1. The clone and the package share most "
+    "of their files: sources aiconfigurator and aiconfigurator-core are one, do not count both"
 )
 
 

@@ -1,8 +1,9 @@
 """Attention and scans among aiconfigurator's files.
 
 Attention counts the full square of query and context, masked or not, as ``harness.tracing`` does; the bound below it
-counts what a causal mask leaves. In decode, ``step`` is the number of tokens in the KV cache. Of a whole module
-(projections, indexer and attention in one time) only sizes are given, no counts.
+counts what a causal mask leaves. In decode, ``step`` is the number of tokens in the KV cache: with the new one for
+vLLM until 0.22, without it for TensorRT-LLM and SGLang by their collectors, a token that is not added here. Of a whole
+module (projections, indexer and attention in one time) only sizes are given, no counts.
 """
 
 from harness.dataset.importers.aiconfigurator_kinds import (

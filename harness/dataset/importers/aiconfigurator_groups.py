@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from harness.dataset.importers.aiconfigurator_attention import ATTENTION, attention_kind
 from harness.dataset.importers.aiconfigurator_collectives import COLLECTIVES
-from harness.dataset.importers.aiconfigurator_kinds import FileKind
+from harness.dataset.importers.aiconfigurator_kinds import FileKind, quoted
 from harness.dataset.importers.aiconfigurator_layout import KernelFile, Layout, file_hash, gpus_per_node, is_pointer
 from harness.dataset.importers.aiconfigurator_products import PRODUCTS
 from harness.dataset.importers.aiconfigurator_query import (
@@ -33,10 +33,12 @@ from harness.hardware import Hardware, name_key
 UNKNOWN_KIND = "a kind of file this importer does not know"
 UNKNOWN_GPU = "the GPU is not in the hardware table"
 OTHER_COLUMNS = "the columns are not those of its kind of file"
+NO_FILE = "no file: a broken link, a folder or a device"
 POINTER = "a pointer of git-lfs instead of the file (git lfs pull)"
 
 _KINDS = {**PRODUCTS, **ATTENTION, **COLLECTIVES}
 _WITH_OR_WITHOUT_WINDOW = ("context_attention_perf", "generation_attention_perf")
+_MOST_ROWS = 10_000_000  # of one file; the largest published one has less than a tenth
 _BACKENDS = {"vllm", "trtllm", "sglang"}
 _NO_VERSIONS = {"", "unknown", "kernel-level"}
 
@@ -107,16 +109,12 @@ def groups_of(connection: duckdb.DuckDBPyConnection, layout: Layout) -> Groups:
 
 
 def _look_at(connection: duckdb.DuckDBPyConnection, file: KernelFile) -> _Seen | Unread:
+    if not file.path.is_file():
+        return Unread(place=file.place, rows=1, rule=NO_FILE)
     if is_pointer(file.path):
         return Unread(place=file.place, rows=1, rule=POINTER)
     content = file_hash(file.path)
-    try:
-        with pq.ParquetFile(file.path) as opened:
-            rows, columns = opened.metadata.num_rows, frozenset(opened.schema_arrow.names)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorruptFile(
-            f"{file.path} is no intact Parquet file: {error}.\nFetch it again from where it came."
-        ) from error
+    rows, columns = _rows_and_columns(file)
     kind = _kind_of(file, columns)
     if kind is None:
         return Unread(place=file.place, rows=rows, rule=UNKNOWN_KIND)
@@ -135,6 +133,19 @@ def _look_at(connection: duckdb.DuckDBPyConnection, file: KernelFile) -> _Seen |
         content=content,
     )
     return seen if _readable(connection, seen) else Unread(place=file.place, rows=rows, rule=OTHER_COLUMNS)
+
+
+def _rows_and_columns(file: KernelFile) -> tuple[int, frozenset[str]]:
+    try:
+        with pq.ParquetFile(file.path) as opened:
+            rows, columns = opened.metadata.num_rows, frozenset(opened.schema_arrow.names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise CorruptFile(
+            f"{file.path} is no intact Parquet file: {error}.\nFetch it again from where it came."
+        ) from error
+    if rows > _MOST_ROWS:
+        raise CorruptFile(f"{file.path} has {rows:,} rows, which no file of aiconfigurator has.\nCheck the path.")
+    return rows, columns
 
 
 def _kind_of(file: KernelFile, columns: frozenset[str]) -> FileKind | None:
@@ -174,7 +185,7 @@ def _copies(connection: duckdb.DuckDBPyConnection, seen: Iterable[_Seen]) -> fro
     found: dict[str, list[_Seen]] = defaultdict(list)
     for candidates in alike.values():
         for each in candidates if len(candidates) > 1 else ():
-            columns = ", ".join(f'"{name}"' for name in sorted(each.columns - {"device"}))
+            columns = ", ".join(map(quoted, sorted(each.columns - {"device"})))
             query = f"SELECT sum(hash({columns}))::VARCHAR FROM read_parquet({file_sql(each.file.path)})"  # noqa: S608
             found[f"{each.file.kind} {connection.execute(query).fetchall()[0][0]}"].append(each)
     return frozenset(

@@ -105,6 +105,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def quoted(name: str) -> str:
+    """Name of a column as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _case(word: str, choices: dict[str, str], otherwise: str) -> str:
     whens = " ".join(f"WHEN '{name}' THEN {sql}" for name, sql in choices.items())
     return f"CASE lower({word}) {whens} ELSE {otherwise} END"

@@ -10,9 +10,10 @@ version at the time of a query; they add no rows, so there is nothing in them to
 
 import re
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 
+from harness.dataset.importers.repeats_files import head_of
 from harness.errors import CorruptFile, DatasetError
 
 CLONE, PACKAGE = "aiconfigurator", "aiconfigurator-core"  # keys of the source
@@ -93,6 +94,8 @@ def find_layout(path: Path) -> Layout:
                 kernel_files=files,
                 samples=samples + _refs_of_a_clone(path, samples),
             )
+    if not path.exists():
+        raise DatasetError(f"{path} is not there.\nCheck the path.")
     raise DatasetError(
         f"{path} holds no data of aiconfigurator: there is no systems/data/<system>/<family>/<backend>/<version> "
         f"with Parquet files.\nGive the folder of a clone of https://github.com/ai-dynamo/aiconfigurator, or of the "
@@ -101,9 +104,12 @@ def find_layout(path: Path) -> Layout:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether git-lfs left a pointer where a file should be."""
-    with path.open("rb") as file:
-        return file.read(len(_POINTER)) == _POINTER
+    """Whether git-lfs left a pointer where a file should be; raises ``DatasetError`` for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}.\nCheck its permissions and the disk.") from error
 
 
 def gpus_per_node(systems: Path, system: str) -> int | None:
@@ -121,7 +127,8 @@ def file_hash(path: Path) -> str:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise CorruptFile(f"{path} is larger than 1 GiB, which no file of aiconfigurator is.\nCheck the path.")
-        return sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}.\nCheck its permissions and the disk.") from error
 
@@ -141,7 +148,7 @@ def _kernel_files(data: Path) -> tuple[KernelFile, ...]:
 
 
 def _refuse_pointers(path: Path, files: list[Path]) -> None:
-    if all(is_pointer(file) for file in files):
+    if all(file.is_file() and is_pointer(file) for file in files):
         raise DatasetError(
             f"{path} holds pointers of git-lfs where the data should be.\nFetch them: git -C {path} lfs pull"
         )
@@ -172,23 +179,5 @@ def _commit(systems: Path) -> str | None:
         if note.is_file() and (found := re.search(r"commit: ([0-9a-f]{7,40})\b", note.read_text(errors="replace"))):
             return found[1]
         if (folder / ".git").is_dir():
-            return _head(folder / ".git")
+            return head_of(folder / ".git")
     return None
-
-
-def _head(git: Path) -> str | None:
-    try:
-        head = (git / "HEAD").read_text(encoding="utf-8").strip()
-        if not head.startswith("ref: "):
-            return head[:40] or None
-        reference = head.removeprefix("ref: ")
-        if re.fullmatch(r"refs/heads/[\w./-]{1,200}", reference) is None or ".." in reference:
-            return None
-        loose = git / reference
-        if loose.is_file():
-            return loose.read_text(encoding="utf-8").strip()[:40]
-        packed = (git / "packed-refs").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-    found = re.search(rf"^([0-9a-f]{{40}}) {re.escape(reference)}$", packed, re.MULTILINE)
-    return found[1] if found else None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.dataset.importers.aiconfigurator_kinds import Bound, Kernel, Size, dtype_sql, literal
+from harness.dataset.importers.aiconfigurator_kinds import Bound, Kernel, Size, dtype_sql, literal, quoted
 from harness.dataset.importers.aiconfigurator_layout import KernelFile
 from harness.dataset.importers.duck import file_sql
 from harness.hardware import Hardware, Peaks
@@ -11,13 +11,14 @@ from harness.kernels import KernelKind
 
 # Rules by which a row is left out, the first that holds.
 NO_TIME = "the time is not a positive number"
-NO_SIZE = "a size is missing or not positive"
+NO_SIZE = "a size is missing or no whole number above zero"
 OTHER_DEVICE = "the device column names another GPU than the folder"
 TWIN = "equal in every value to a row before it"
 NO_KERNEL = "an operation this importer does not know"
 # Rules by which a row is kept and flagged.
 TOO_SHORT = "shorter than 1 µs, which no launch is: a difference of two timings"
 TOO_FAST = "faster than the Roofline"
+UNREAD = "of a file in which large kernels read faster than memory can: they did not read all that is counted"
 COPIED = "the same rows stand in the file of another GPU"
 OTHER_BACKEND = "the backend of the row and of the folder differ"
 OTHER_VERSION = "the version of the row and of the folder differ"
@@ -27,6 +28,11 @@ BELOW_POLL = "under 0.1 ms: power averaged over a loop shorter than the meter's 
 _SHORTEST_S = 1e-6
 _POLL_S = 1e-4
 _ABOVE_LIMIT = 1.1
+# A file is judged by its kernels with this many times the bytes of the L2 cache, if it has so many of them.
+_LARGE = 8
+_ENOUGH = 20
+_TOO_MANY = 0.2  # of them faster than memory; of files beyond suspicion it is under 0.01
+_READING = 0.25  # share of a kernel's time that its bytes need at least, for what was not read to matter
 _MATRIX_KINDS = {KernelKind.GEMM, KernelKind.MOE_GEMM, KernelKind.ATTENTION}
 _RUN_COLUMNS = {"framework", "version", "device", "op_name", "power", "power_limit"}
 _TIME_COLUMNS = {"latency", "avg_ms", "transmit_us"}
@@ -55,8 +61,7 @@ def tag_sql(columns: Iterable[str]) -> str:
 
 def rows_sql(reading: Reading) -> str:
     """The rows of a file that a group wants."""
-    file = f"read_parquet({file_sql(reading.file.path)}, file_row_number=true)"
-    source = f"(SELECT *, file_row_number AS row FROM {file})"  # noqa: S608
+    source = f"read_parquet({file_sql(reading.file.path)}, file_row_number=true)"
     if reading.tags is None:
         return source
     wanted = ", ".join(map(literal, reading.tags))
@@ -68,9 +73,18 @@ def found_sql(readings: Iterable[Reading], gpu: Hardware) -> str:
     parts = " UNION ALL ".join(
         _kernel_sql(reading, part, kernel, gpu) for reading in readings for part, kernel in enumerate(reading.kernels)
     )
+    large_s = _LARGE * gpu.l2_bytes / gpu.peak_bytes_per_s if gpu.l2_bytes and gpu.peak_bytes_per_s else "NULL"
     return f"""
-        WITH keyed AS (
-            SELECT *, left(md5(concat_ws(chr(31), kind, op, dtype, shape, variant)), 16) AS key FROM ({parts})
+        WITH judged AS (
+            SELECT *, first_rule IS NULL AND traffic_s > {large_s} AS is_large FROM ({parts})
+        ), keyed AS (
+            SELECT * EXCLUDE (flags, traffic_s, is_large),
+                left(md5(concat_ws(chr(31), kind, op, dtype, shape, variant)), 16) AS key,
+                nullif(concat_ws('; ', flags, CASE WHEN traffic_s > {_READING} * duration_s
+                    AND count(*) FILTER (is_large) OVER file >= {_ENOUGH}
+                    AND avg((traffic_s > duration_s)::INT) FILTER (is_large) OVER file > {_TOO_MANY}
+                    THEN {literal(UNREAD)} END), '') AS flags
+            FROM judged WINDOW file AS (PARTITION BY number, part, op, dtype)
         ), twins AS (
             SELECT *, row_number() OVER (
                 PARTITION BY gpus, power_limit, key, duration_s, power, first_rule IS NULL ORDER BY number, row
@@ -94,13 +108,13 @@ def _kernel_sql(reading: Reading, part: int, kernel: Kernel, gpu: Hardware) -> s
     )
     gpus = kernel.gpus.format(gpus_per_node=reading.gpus_per_node or "NULL")
     return f"""
-        SELECT {reading.number} AS number, row, {part} AS part, ({gpus})::BIGINT AS gpus,
+        SELECT {reading.number} AS number, file_row_number AS row, {part} AS part, ({gpus})::BIGINT AS gpus,
             CASE WHEN {power} > 0 AND isfinite({power}) THEN {power} END AS power,
             CASE WHEN {limit} > 0 AND isfinite({limit}) THEN {limit} END AS power_limit,
             {literal(kernel.kind)} AS kind, {kernel.op} AS op, {dtype_sql(kernel.dtype)} AS dtype,
             {_shape_sql(kernel)} AS shape, {_variant_sql(reading, kernel)} AS variant,
             ({kernel.time_s})::DOUBLE AS duration_s, {given}, {_rule_sql(reading, kernel, gpus)} AS first_rule,
-            {_flags_sql(reading, kernel, gpu)} AS flags
+            {_flags_sql(reading, kernel, gpu)} AS flags, {_traffic_sql(kernel, gpu)} AS traffic_s
         FROM {rows_sql(reading)} WHERE {kernel.where}
     """  # noqa: S608
 
@@ -127,11 +141,12 @@ def _variant_sql(reading: Reading, kernel: Kernel) -> str:
     rest = sorted(reading.columns - used)
     if not rest:
         return "NULL::VARCHAR"
-    return "to_json({" + ", ".join(f'{literal(name)}: "{name}"' for name in rest) + "})::VARCHAR"
+    return "to_json({" + ", ".join(f"{literal(name)}: {quoted(name)}" for name in rest) + "})::VARCHAR"
 
 
 def _rule_sql(reading: Reading, kernel: Kernel, gpus: str) -> str:
-    sizes = " AND ".join(f"coalesce(({sql}) > 0, FALSE)" for sql in (*(size.sql for size in kernel.sizes), gpus))
+    wholes = [*(size.sql for size in kernel.sizes), gpus]
+    sizes = " AND ".join(f"coalesce(({sql}) > 0 AND ({sql}) = ({sql})::BIGINT, FALSE)" for sql in wholes)
     rules = [
         f"WHEN NOT coalesce(({kernel.time_s}) > 0 AND isfinite(({kernel.time_s})::DOUBLE), FALSE) "
         f"THEN {literal(NO_TIME)}",
@@ -160,18 +175,27 @@ def _bound_sql(kernel: Kernel, gpu: Hardware) -> str:
     A kernel that is looped may find in the cache what it left there. What is not known bounds nothing.
     Source: Williams, Waterman, Patterson, "Roofline", Communications of the ACM 52(4), 2009.
     """
-    counted = Bound(
-        flop=kernel.flop or "NULL",
-        bytes=f"{kernel.read_bytes} + {kernel.write_bytes}" if kernel.read_bytes and kernel.write_bytes else "NULL",
-        link_bytes=kernel.link_bytes or "NULL",
-    )
-    least = kernel.bound or counted
+    least = _least(kernel)
     times = [f"({least.flop})::DOUBLE / {_peak_sql(kernel, gpu)}"]
     if gpu.peak_bytes_per_s and gpu.l2_bytes is not None:
         times.append(f"(({least.bytes})::DOUBLE - {gpu.l2_bytes}) / {gpu.peak_bytes_per_s!r}")
     if gpu.link_bytes_per_s:
         times.append(f"({least.link_bytes})::DOUBLE / {gpu.link_bytes_per_s!r}")
     return f"greatest({', '.join(times)})"
+
+
+def _traffic_sql(kernel: Kernel, gpu: Hardware) -> str:
+    """Seconds that all bytes of a kernel take at the peak of the memory; null where one of the two is not known."""
+    return f"({_least(kernel).bytes})::DOUBLE / {gpu.peak_bytes_per_s!r}" if gpu.peak_bytes_per_s else "NULL::DOUBLE"
+
+
+def _least(kernel: Kernel) -> Bound:
+    counted = Bound(
+        flop=kernel.flop or "NULL",
+        bytes=f"{kernel.read_bytes} + {kernel.write_bytes}" if kernel.read_bytes and kernel.write_bytes else "NULL",
+        link_bytes=kernel.link_bytes or "NULL",
+    )
+    return kernel.bound or counted
 
 
 def _peak_sql(kernel: Kernel, gpu: Hardware) -> str:

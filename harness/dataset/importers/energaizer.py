@@ -33,7 +33,7 @@ from harness.kernels import Phase
 from harness.records import ReadingRow, SourceRow
 from harness.words import Part, Weights
 
-CLOCK_FELL: Final = "the SM clock fell below its lock: the card was at its power limit"
+CLOCK_FELL: Final = "the mean SM clock is below its lock"
 TOO_FAST: Final = "faster than the peak FLOP/s at the locked clock: the pass cannot have been complete"
 NO_LANGUAGE_MODEL: Final = "no language model: a vision model has no tokens"
 NOT_PREFILL: Final = "not a prefill: another mode of the benchmark"

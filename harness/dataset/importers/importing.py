@@ -11,6 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.dataset.importers.account import Account, total
+from harness.dataset.importers.agreement import (
+    refuse_another_version,
+    refuse_other_figures,
+    refuse_other_provenance,
+)
 from harness.dataset.rows import arrow_table
 from harness.dataset.schema import Row, Table
 from harness.dataset.store import BulkTables, DatasetStore
@@ -60,8 +65,10 @@ class Carried:
 def carry_over(batches: Iterable[ImportedBatch], store: DatasetStore) -> Carried:
     """Append to a dataset what it does not hold yet; the caller closes it.
 
-    Raises as ``Importer.read`` and ``DatasetStore.append_tables`` do.
+    Raises as ``Importer.read`` and ``DatasetStore.append_tables`` do, and ``DatasetError`` where the dataset holds
+    runs that were not imported, another version of the source, or the same runs with other figures.
     """
+    refuse_other_provenance(store.folder)
     accounts, new, there = [], 0, 0
     for batch in batches:
         accounts.append(batch.account)
@@ -69,6 +76,9 @@ def carry_over(batches: Iterable[ImportedBatch], store: DatasetStore) -> Carried
             continue
         run_ids = batch.tables.runs.column("run_id").to_pylist()
         missing = [run_id for run_id in run_ids if not store.contains(run_id)]
+        refuse_another_version(batch.tables, store.folder)
+        if len(missing) < len(run_ids):
+            refuse_other_figures(batch.tables, sorted(set(run_ids) - set(missing)), store.folder)
         if missing:
             store.append_tables(batch.tables if len(missing) == len(run_ids) else _only(batch.tables, missing))
         new += len(missing)

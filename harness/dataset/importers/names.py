@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from harness.errors import UnknownHardware
@@ -86,6 +87,7 @@ def size_of(model: str) -> DecoderSize | None:
     return _SIZES.get(model)
 
 
+@lru_cache(maxsize=1024)  # of a table, every row names one
 def gpu_named(name: str) -> Hardware | None:
     """The one device of the hardware table with this name; None if there is none, or several share it."""
     try:

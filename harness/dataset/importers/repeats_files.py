@@ -19,6 +19,7 @@ _LARGEST: Final = 1e100  # no measured figure is larger, and squares of it are s
 _LARGEST_WHOLE: Final = 2**53  # beyond, a float is no longer exact
 _LONGEST_LINE: Final = 1024**2
 _COMMIT: Final = re.compile(r"\b[0-9a-f]{40}\b")
+_BRANCH: Final = re.compile(r"refs/[\w./-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,18 +174,27 @@ def zip_members(path: Path, suffix: str, most_bytes: int = MOST_BYTES) -> Iterat
 
 def commit_of(path: Path) -> str | None:
     """The commit a folder was taken from: that of a clone, or the one its SOURCE.txt names; None: not known."""
-    git = path / ".git"
-    if git.is_dir():
-        head = _small(git / "HEAD")
-        branch = head.removeprefix("ref:").strip()
-        packed = re.search(rf"^([0-9a-f]{{40}}) {re.escape(branch)}$", _small(git / "packed-refs"), re.MULTILINE)
-        named = head if branch == head.strip() else _small(git / branch) if ".." not in branch else ""
-        return _first_commit(named) or (packed[1] if packed else None)
+    if (path / ".git").is_dir():
+        return head_of(path / ".git")
     return _first_commit(_small(path / "SOURCE.txt"))
 
 
+def head_of(git: Path) -> str | None:
+    """The commit that a clone stands at, from git's own files; None: not known."""
+    head = _small(git / "HEAD").strip()
+    branch = head.removeprefix("ref: ")
+    if branch == head:
+        return _first_commit(head)
+    if _BRANCH.fullmatch(branch) is None or ".." in branch:
+        return None
+    packed = re.search(rf"^([0-9a-f]{{40}}) {re.escape(branch)}$", _small(git / "packed-refs"), re.MULTILINE)
+    return _first_commit(_small(git / branch)) or (packed[1] if packed else None)
+
+
 def nothing_to_read(path: Path, wanted: str) -> DatasetError:
-    """The error for a folder without the files of a source."""
+    """The error for a folder without the files of a source, or for none."""
+    if not path.exists():
+        return DatasetError(f"{path} is not there.\nCheck the path.")
     return DatasetError(
         f"{path} does not hold {wanted}.\nGive a clone of the source's repository, or a folder with its data files."
     )

@@ -7,6 +7,7 @@ medians. Cells that are not what their column should hold reject their row, by a
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,8 +137,9 @@ def _sample(mapping: TableMapping, row: FileRow, seen: set[str]) -> _Sample:
         phases=phases,
         kernel=kernel,
         energy_j=energy_j if isinstance(energy_j, float) else None,
-        identity=_text({name: value for name, value in values.items() if name not in MEASURED})
-        + environment.environment_id,
+        identity=content_id(
+            _text({name: value for name, value in values.items() if name not in MEASURED}), environment.environment_id
+        ),
     )
 
 
@@ -148,11 +150,16 @@ def _placed(
     gpu = gpu_named(written)
     if gpu is None:
         raise BadCell(UNKNOWN_GPU)
-    about: dict[str, Any] = {"device_name": written, **_values(mapping.environment, cells)}
-    environment = identified(replace(BLANK_ENVIRONMENT, gpu=gpu.name, **about))
+    about = {"device_name": written, **_values(mapping.environment, cells)}
+    environment = _environment(gpu.name, tuple(about.items()))
     given: dict[str, Any] = {"workload": Workload.BATCH if mapping.kernels is None else Workload.KERNELS, **values}
     given |= {"gpu": gpu.name, "environment_id": environment.environment_id}
     return replace(run_from(mapping.source), **given), environment
+
+
+@lru_cache(maxsize=1024)  # few machines, many rows
+def _environment(gpu: str, about: tuple[tuple[str, Any], ...]) -> EnvironmentRow:
+    return identified(replace(BLANK_ENVIRONMENT, gpu=gpu, **dict(about)))
 
 
 def _values(targets: Iterable[Target], cells: Mapping[str, Cell]) -> dict[str, Scalar]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from harness.dataset.importers.table_values import BadCell, Value, typed, units_of
+from harness.dataset.importers.table_values import BadCell, Value, constant, typed, units_of
 from harness.dataset.schema import Column, Table, columns_of
 from harness.errors import UsageError
 from harness.kernels import Phase
@@ -193,7 +193,7 @@ def _free(name: str, section: object, scalar: type[int] | type[str]) -> tuple[Ta
 def _target(name: str, given: object, column: Column) -> Target:
     if isinstance(given, str | int | float | bool):
         try:
-            typed(given, column)
+            constant(given, column)
         except BadCell as bad:
             raise UsageError(f"{name} = {given!r} cannot be: {bad}.\nSee python -m harness.dataset.schema.") from None
         return Target(column=column, value=Value(constant=given))

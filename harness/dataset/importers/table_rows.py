@@ -15,9 +15,10 @@ from harness.errors import CorruptFile, DatasetError, UsageError
 
 _MOST_BYTES: Final = 1024**3  # of the file
 _MOST_UNPACKED_BYTES: Final = 8 * 1024**3  # of all columns of a Parquet file, as its own footer counts them
-_MOST_ROWS: Final = 2_000_000
+_MOST_ROWS: Final = 500_000  # each takes 5 kB of memory until all are sorted into runs
 _MOST_COLUMNS: Final = 2000
 _BATCH_ROWS: Final = 65_536
+_LONGEST_CELL: Final = 131_072  # characters, as csv allows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def _csv_rows(path: Path, wanted: Sequence[str]) -> Iterator[FileRow]:
 
 
 def _parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[FileRow]:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, read_dictionary=_texts(path)) as file:
         _check_rows(path, file.metadata.num_rows)
         groups = range(file.metadata.num_row_groups)
         if sum(file.metadata.row_group(place).total_byte_size for place in groups) > _MOST_UNPACKED_BYTES:
@@ -66,19 +67,33 @@ def _parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[FileRow]:
                 raise UsageError(f"{path}: column {name!r} is nested.\nA mapping takes plain values; unnest it first.")
         number = 0
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-            columns = [_plain(column) for column in batch.columns]
+            columns = [_plain(path, column) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 number += 1
                 yield FileRow(place=f"row {number}", cells=dict(zip(batch.schema.names, values, strict=True)))
 
 
-def _plain(column: pa.Array) -> list[Cell]:
+def _texts(path: Path) -> list[str]:
+    """Columns of text, to be read as dictionaries: a long text in every row is then in memory once."""
+    schema = pq.read_schema(path)
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return [field.name for field in schema if any(check(field.type) for check in kinds)]
+
+
+def _plain(path: Path, column: pa.Array) -> list[Cell]:
     """Numbers, texts and truths as they are; dates and the like as text."""
-    kind = column.type
-    if any(check(kind) for check in (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)):
-        values: list[Cell] = column.to_pylist()
+    if pa.types.is_dictionary(column.type):
+        words = _plain(path, column.dictionary)
+        return [None if place is None else words[place] for place in column.indices.to_pylist()]
+    values: list[Cell] = column.to_pylist()
+    if any(check(column.type) for check in (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)):
         return values
-    return [None if value is None else str(value) for value in column.to_pylist()]
+    texts: list[Cell] = [None if value is None else str(value) for value in values]
+    if any(isinstance(text, str) and len(text) > _LONGEST_CELL for text in texts):
+        raise UsageError(
+            f"{path} has a cell of more than {_LONGEST_CELL:,} characters.\nIs it the file that was meant?"
+        )
+    return texts
 
 
 def _check_columns(path: Path, names: Sequence[str], wanted: Iterable[str]) -> None:

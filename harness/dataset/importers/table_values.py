@@ -62,7 +62,7 @@ def units_of(name: str) -> Mapping[str, float]:
 def value_of(value: Value, target: Column, cells: Mapping[str, Cell]) -> Scalar:
     """The value for one column from one row; None is "not known". Raises ``BadCell``."""
     if value.column is None:
-        return typed(value.constant, target)
+        return constant(value.constant, target)
     cell = _known(cells[value.column], value.missing)
     if cell is None:
         return None
@@ -84,7 +84,13 @@ def value_of(value: Value, target: Column, cells: Mapping[str, Cell]) -> Scalar:
 
 def _scaled(number: float, factor: float) -> float:
     """Dividing by 1000 is exact where multiplying by 0.001 is not."""
-    return number * factor if factor >= 1 else number / round(1 / factor)
+    parts = round(1 / factor)
+    return number / parts if parts > 1 and math.isclose(parts * factor, 1, rel_tol=1e-12) else number * factor
+
+
+def constant(cell: Cell, target: Column) -> Scalar:
+    """A value that all rows have; raises ``BadCell``."""
+    return _physical(typed(cell, target), target)
 
 
 def typed(cell: Cell, target: Column) -> Scalar:

@@ -230,6 +230,7 @@ def test_repeats_stay_and_equal_rows_do_not(tmp_path: Path) -> None:
         ({"latency": None}, query.NO_TIME),
         ({"m": 0}, query.NO_SIZE),
         ({"m": None}, query.NO_SIZE),
+        ({"m": -8}, query.NO_SIZE),
         ({"device": "NVIDIA B200"}, query.OTHER_DEVICE),
     ],
 )
@@ -240,6 +241,74 @@ def test_a_row_that_says_nothing_is_left_out_by_a_rule(tmp_path: Path, change: d
 
     assert rejected(account) == {rule: 1}
     assert account.rows_kept == 1
+
+
+def test_a_size_that_is_a_fraction_is_left_out_and_not_rounded(tmp_path: Path) -> None:
+    write_kernels(tmp_path, PLACE, [{**GEMM, "m": 1.5}, {**GEMM, "m": 2.0}])
+
+    account = imported_to(tmp_path, tmp_path / "out")
+
+    assert rejected(account) == {query.NO_SIZE: 1}
+    (kernel,) = rows_of(tmp_path / "out", "kernels")
+    assert kernel["shape"] == '{"m":2,"n":1024,"k":2048}'
+
+
+def test_columns_may_have_any_name(tmp_path: Path) -> None:
+    names = {"row": 7, "number": 8, "flags": "x", 'a "b"': 1, "it's": 2}
+    write_kernels(tmp_path, PLACE, [{**GEMM, **names}, {**GEMM, **names, "row": 9}])
+
+    account = imported_to(tmp_path, tmp_path / "out")
+
+    kernels = rows_of(tmp_path / "out", "kernels")
+    assert (account.rows_in, account.rows_kept) == (2, 2)
+    assert [json.loads(str(kernel["variant"]))["row"] for kernel in kernels] == [7, 9]
+    assert json.loads(str(kernels[0]["variant"]))['a "b"'] == 1
+
+
+def test_what_is_no_file_is_counted_and_a_file_of_too_many_rows_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_kernels(tmp_path, PLACE, [GEMM, GEMM])
+    path.with_name("moe_perf.parquet").symlink_to("nowhere")
+    path.with_name("mla_bmm_perf.parquet").mkdir()
+    path.with_name("scale_matrix_perf.parquet").symlink_to("/dev/zero")
+
+    assert rejected(imported(tmp_path)) == {groups.NO_FILE: 3, query.TWIN: 1}
+
+    monkeypatch.setattr(groups, "_MOST_ROWS", 1)
+    with pytest.raises(CorruptFile, match="has 2 rows"):
+        imported(tmp_path)
+
+
+@pytest.mark.parametrize(("fast", "suspicious"), [(3, False), (10, True)])
+def test_a_file_of_many_kernels_faster_than_memory_is_suspicious_wherever_reading_takes_time(
+    tmp_path: Path, fast: int, suspicious: bool
+) -> None:
+    columns = {
+        **{key: GEMM[key] for key in ("framework", "version", "device", "kernel_source")},
+        "op_name": "generation_attention",
+        "attn_dtype": "bfloat16",
+        "kv_cache_dtype": "bfloat16",
+        "isl": 1,
+        "num_heads": 64,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "batch_size": 128,
+    }
+    bytes_per_token = 2 * 2 * 8 * 128 * 128
+    at_peak_ms = [bytes_per_token * (4000 + place) / 4.8e12 * 1e3 for place in range(20)]
+    rows = [
+        {**columns, "step": 4000 + place, "latency": time_ms * (0.6 if place < fast else 1.1)}
+        for place, time_ms in enumerate(at_peak_ms)
+    ]
+    rows.append({**columns, "step": 1, "latency": 0.02})  # all launch, no reading
+    write_kernels(tmp_path, "h200_sxm/attention/vllm/0.22.0/generation_attention_perf", rows)
+
+    account = imported_to(tmp_path, tmp_path / "out")
+
+    assert flagged(account)[query.TOO_FAST] == fast
+    assert flagged(account).get(query.UNREAD, 0) == (20 if suspicious else 0)
+    assert rows_of(tmp_path / "out", "kernels")[-1]["flags"] is None
 
 
 def test_power_that_is_0_or_missing_gives_no_energy(tmp_path: Path) -> None:
@@ -346,6 +415,8 @@ def test_pointers_of_git_lfs_are_an_error_that_says_how_to_fetch_the_data(tmp_pa
 def test_a_folder_with_something_else_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="holds no data of aiconfigurator"):
         imported(tmp_path)
+    with pytest.raises(DatasetError, match="is not there"):
+        imported(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("inner", [".", "systems", "systems/data"])
@@ -397,3 +468,4 @@ def test_every_published_row_is_accounted_for() -> None:
     assert flags[query.BELOW_POLL] == 453_698
     assert query.ABOVE_LIMIT not in flags  # 473 rows are above their limit, none by a tenth
     assert 0 < flags[query.TOO_FAST] < 0.002 * kernels
+    assert flags[query.UNREAD] == 1_890 + 8_474  # decode attention of TensorRT-LLM on the A100 and on the B200

@@ -197,6 +197,16 @@ def test_the_commit_of_a_clone_is_read_from_its_own_files(tmp_path: Path) -> Non
     assert commit_of(tmp_path) == commit
 
 
+@pytest.mark.parametrize("branch", ["{}/secret", "refs/../../secret", "secret"])
+def test_a_branch_cannot_name_a_file_outside_of_git(tmp_path: Path, branch: str) -> None:
+    (tmp_path / ".git" / "refs").mkdir(parents=True)
+    for secret in (tmp_path / "secret", tmp_path / ".git" / "secret"):
+        secret.write_text("0123456789abcdef0123456789abcdef01234567")
+    (tmp_path / ".git" / "HEAD").write_text(f"ref: {branch.format(tmp_path)}\n")
+
+    assert commit_of(tmp_path) is None
+
+
 def test_the_commit_of_copied_data_is_the_one_that_their_note_names(tmp_path: Path) -> None:
     assert commit_of(tmp_path) is None
 

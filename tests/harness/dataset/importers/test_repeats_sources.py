@@ -110,6 +110,8 @@ def test_an_empty_folder_is_no_source_and_the_error_says_what_is_wanted(importer
         imported(importer, tmp_path)
 
     assert str(tmp_path) in str(refusal.value)
+    with pytest.raises(DatasetError, match="is not there"):
+        imported(importer, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("source", TABLES)

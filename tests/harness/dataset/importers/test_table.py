@@ -288,3 +288,28 @@ def test_a_unit_scales_and_nothing_else(number: float, unit: str) -> None:
 def test_a_constant_is_checked_as_a_cell_is() -> None:
     with pytest.raises(BadCell, match="not a whole number"):
         typed(1.5, COLUMNS["n_gpus"])
+
+
+@pytest.mark.parametrize("line", ["n_gpus = -1", "n_gpus = 1\nduration_s = 0"])
+def test_a_constant_that_no_measurement_can_have_is_refused_with_the_mapping(line: str) -> None:
+    with pytest.raises(UsageError, match="less"):
+        parse_mapping(HEAD + RUNS.replace("n_gpus = 1", line))
+
+
+def test_power_in_milliwatts_times_minutes_is_exact() -> None:
+    factor = units_of("power_w")["mW"] * units_of("duration_s")["min"]
+
+    value = value_of(Value(column="p", times="t", factor=factor), COLUMNS["energy_j"], {"p": 500.0, "t": 2.0})
+
+    assert value == pytest.approx(0.5 * 120)
+
+
+def test_a_long_text_in_every_row_of_a_small_file_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    rows = 50_000
+    names = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * 1_000_000]))
+    columns = {"gpu": names, "batch": pa.array([1] * rows), "energy": pa.array([1.0] * rows)}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet", store_schema=False)
+
+    with pytest.raises(UsageError, match="more than 131,072 characters"):
+        batch_of(tmp_path / "rows.parquet", RUNS)
+    assert pa.default_memory_pool().max_memory() < 1e9
