@@ -5,7 +5,7 @@ Every field of ``Plan`` is a flag; ``--plan FILE`` reads a plan, and flags overr
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from harness.arguments import Parser
 from harness.campaign.fields import Field, RequestSpec, closest
 from harness.campaign.plan import Plan, implied_sampling, plan_fields
 from harness.campaign.plan_file import read_table
+from harness.campaign.reference_pack import pack_table
 from harness.errors import UsageError
 
 _GROUPS = {
@@ -47,6 +48,11 @@ def parser(prog: str = "python -m harness.run") -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"joulegraph {__version__}")
     command = root.add_argument_group("the campaign")
     command.add_argument("--plan", metavar="FILE", help="TOML file with the plan; flags override it")
+    command.add_argument(
+        "--reference-pack",
+        action="store_true",
+        help="the fixed runs that every contributor makes, so that labs can be compared; about ten minutes",
+    )
     command.add_argument("--out", metavar="DIR", help="folder of the campaign (default: campaigns/MODEL-PLANHASH)")
     command.add_argument("--dry-run", action="store_true", help="print every run with its estimates, and run nothing")
     command.add_argument("--node-rank", metavar="N", help="with --nodes: which machine this is; 0 drives the campaign")
@@ -65,8 +71,7 @@ def parse(argv: Sequence[str], prog: str = "python -m harness.run") -> Invocatio
         raise UsageError(_unknown_text(root, unknown))
     values = vars(given)
     flags = {field.name: _from_text(field, values[field.name]) for field in plan_fields() if field.name in values}
-    table = read_table(Path(values["plan"])) if "plan" in values else {}
-    plan = Plan.from_table(_overridden(table, flags))
+    plan = Plan.from_table(_overridden(_table(values, flags), flags))
     dry_run = "dry_run" in values
     return Invocation(
         plan=plan,
@@ -75,6 +80,19 @@ def parse(argv: Sequence[str], prog: str = "python -m harness.run") -> Invocatio
         node_rank=_node_rank(values.get("node_rank", "0"), plan),
         rendezvous=_rendezvous(values.get("rendezvous"), plan, needed=not dry_run),
     )
+
+
+def _table(values: Mapping[str, object], flags: Mapping[str, object]) -> dict[str, object]:
+    """The plan before flags change it."""
+    if "reference_pack" not in values:
+        return read_table(Path(str(values["plan"]))) if "plan" in values else {}
+    for other in ("plan", "node_rank", "rendezvous"):
+        if other in values:
+            raise UsageError(
+                f"--reference-pack is a plan of its own, on one machine; --{other.replace('_', '-')} does not go "
+                "with it.\nLeave out one of the two."
+            )
+    return pack_table(flags, plan_fields())
 
 
 def _add_flag(group: "argparse._ArgumentGroup", field: Field) -> None:

@@ -101,19 +101,21 @@ class Inspection:
         return tuple(found)
 
     def _problem(self, table: Table, limits: Limits) -> "_Problem | None":
-        """Text is only measured: to compare or hash it would write out what a dictionary holds once."""
-        texts = [column.name for column in columns_of(table) if column.scalar is str]
-        others = ", ".join(column.name for column in columns_of(table) if column.scalar is not str)
+        """Texts are measured before anything is computed from them, which would write out what is stored once."""
+        columns = columns_of(table)
+        texts = [column.name for column in columns if column.scalar is str]
         sizes = ", ".join(f"coalesce(sum(strlen({name})), 0)" for name in texts)
-        read = f", bit_xor(hash({others}))" if others else ""
+        everything = ", ".join(column.name for column in columns)
         try:
-            row = self.connection.execute(f"SELECT {sizes}{read} FROM {table.title}").fetchone() or ()  # noqa: S608
+            row = self.connection.execute(f"SELECT {sizes} FROM {table.title}").fetchone()  # noqa: S608
+            for name, size_bytes in zip(texts, row or (), strict=True):
+                if size_bytes > limits.text_column_bytes:
+                    most = f"at most {limits.text_column_bytes} are read"
+                    reason = f"column {name} written out takes {size_bytes} bytes, and {most}"
+                    return _Problem(rule=TOO_LARGE, reason=reason)
+            self.connection.execute(f"SELECT bit_xor(hash({everything})) FROM {table.title}").fetchone()  # noqa: S608
         except duckdb.Error as error:  # damage, text that is no UTF-8, or more memory than a file may need
             return _Problem(rule=DAMAGED, reason=_first_line(error))
-        for name, size_bytes in zip(texts, row, strict=False):
-            if size_bytes > limits.text_column_bytes:
-                reason = f"column {name} written out takes {size_bytes} bytes, and at most {limits.text_column_bytes} "
-                return _Problem(rule=TOO_LARGE, reason=f"{reason}are read")
         return None
 
     def ask_together(self, tables: Sequence[FactTable], rules: Sequence[Rule]) -> Iterator[Finding]:
