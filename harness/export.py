@@ -22,8 +22,8 @@ from harness.carbon import (
     Stated,
     parse_stated,
 )
-from harness.errors import CannotWrite, HarnessError, UsageError
-from harness.streams import Forgiving, speak_any_encoding
+from harness.errors import CannotWrite, UsageError
+from harness.streams import Forgiving, answer
 
 if TYPE_CHECKING:
     from harness.dataset.export.leaving import Leaving
@@ -56,14 +56,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code. Expected errors are printed, never raised."""
-    speak_any_encoding()
-    try:
-        return _run(parse(sys.argv[1:] if arguments is None else arguments))
-    except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return answer(lambda: _run(parse(sys.argv[1:] if arguments is None else arguments)))
 
 
 def parse(arguments: Sequence[str]) -> Options:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.arguments import Parser
-from harness.errors import CannotWrite, HarnessError, UsageError
-from harness.streams import Forgiving, speak_any_encoding
+from harness.errors import CannotWrite, UsageError
+from harness.streams import Forgiving, answer
 
 if TYPE_CHECKING:
     from harness.dataset.release.hub import Pushed, Target
@@ -42,14 +42,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code. Expected errors are printed, never raised."""
-    speak_any_encoding()
-    try:
-        return _run(parse(sys.argv[1:] if arguments is None else arguments))
-    except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return answer(lambda: _run(parse(sys.argv[1:] if arguments is None else arguments)))
 
 
 def parse(arguments: Sequence[str]) -> Options:

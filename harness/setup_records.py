@@ -1,6 +1,8 @@
 """Rows about where numbers come from: the machine, and who made them. See ``harness.records``."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 
@@ -36,6 +38,12 @@ class EnvironmentRow:
     peak_flop_per_s: Annotated[float | None, "peak for the run's dtype: hardware table (GPU) or probed (CPU)"]
     peak_bytes_per_s: Annotated[float | None, "memory bandwidth: hardware table (GPU) or probed (CPU)"]
     calibration: Annotated[str | None, "results of a calibration of this machine, canonical JSON; null: none was made"]
+
+
+def environment_content_id(row: EnvironmentRow) -> str:
+    """Hash of every column but the id itself, 16 hexadecimal digits."""
+    values = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "environment_id"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

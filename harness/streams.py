@@ -3,8 +3,11 @@
 import io
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
+
+from harness.errors import HarnessError
 
 
 class Forgiving(io.TextIOBase):
@@ -47,6 +50,23 @@ class Forgiving(io.TextIOBase):
             self.failure = failure
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+def answer(work: Callable[[], int], *, interrupted: str | None = None) -> int:
+    """Do what a command is for; returns its exit code. Expected errors are printed, never raised.
+
+    ``interrupted`` is said after Ctrl-C.
+    """
+    speak_any_encoding()
+    try:
+        return work()
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        if interrupted is not None:
+            print(interrupted, file=sys.stderr)  # noqa: T201
+        return 130
 
 
 def speak_any_encoding() -> None:

@@ -1,9 +1,7 @@
 """The machine and software of a run, as one row that equal set-ups share."""
 
-import hashlib
-import json
 import platform
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib import metadata
 
 import torch
@@ -13,6 +11,7 @@ from harness.measuring.attribution import Ceilings
 from harness.meters.host import HostFacts
 from harness.meters.selection import MeterBank, describe, find_gpus
 from harness.records import EnvironmentRow
+from harness.setup_records import environment_content_id
 
 
 def environment_row(
@@ -49,10 +48,4 @@ def environment_row(
         peak_bytes_per_s=ceilings.bytes_per_s,
         calibration=calibration,
     )
-    return replace(row, environment_id=content_id(row))
-
-
-def content_id(row: EnvironmentRow) -> str:
-    """Hash of every column but the id itself, 16 hexadecimal digits."""
-    values = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "environment_id"}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    return replace(row, environment_id=environment_content_id(row))

@@ -3,9 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import fields
 
-from harness.records import EnvironmentRow, GraphRow
+from harness.records import GraphRow
 from harness.tracing.graph import KernelGraph, edges_from, kernels_from
 
 RUN_ID = re.compile(r"[0-9a-f]{20}")
@@ -28,12 +27,6 @@ def public_campaign_id(campaign_id: str, lab: str) -> str:
 def public_device_sha256(device_sha256: str, lab: str) -> str:
     """One device has one hash within a lab, and another one in every other lab."""
     return _digest("device", device_sha256, lab)
-
-
-def environment_content_id(row: EnvironmentRow) -> str:
-    """Hash of every column but the id itself, 16 hexadecimal digits, as a campaign computes it."""
-    values = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "environment_id"}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def graph_of(row: GraphRow) -> KernelGraph:

@@ -18,7 +18,6 @@ from harness.dataset.contributions.choosing import Chosen
 from harness.dataset.contributions.columns import Sort, shape_of
 from harness.dataset.contributions.identity import Identity, Kind
 from harness.dataset.contributions.ids import (
-    environment_content_id,
     graph_of,
     public_campaign_id,
     public_device_sha256,
@@ -32,6 +31,7 @@ from harness.dataset.rows import arrow_table
 from harness.dataset.schema import Table, arrow_schema, columns_of
 from harness.models.shipped import shipped_ids
 from harness.records import EnvironmentRow, GraphRow, RunRow, SourceRow
+from harness.setup_records import environment_content_id
 
 SharedT = TypeVar("SharedT", EnvironmentRow, GraphRow)
 _SHARED = (Table.ENVIRONMENTS, Table.GRAPHS, Table.SOURCES)

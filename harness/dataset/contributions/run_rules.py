@@ -12,13 +12,14 @@ from functools import cache
 
 from harness.dataset.contributions.bundle import LICENCE, Bundle
 from harness.dataset.contributions.choosing import QUICK, SIMULATED
-from harness.dataset.contributions.ids import ENVIRONMENT_ID, RUN_ID, environment_content_id
+from harness.dataset.contributions.ids import ENVIRONMENT_ID, RUN_ID
 from harness.dataset.contributions.objections import Fault, Objection, objection
 from harness.dataset.contributions.pack import reference_pack
 from harness.errors import UnknownHardware
 from harness.hardware import Hardware, find
 from harness.models.shipped import shipped_ids
 from harness.records import SCHEMA_VERSION, EnvironmentRow, Provenance, Quality, RunRow, SourceRow, Status, Workload
+from harness.setup_records import environment_content_id
 
 CPU, VIRTUAL = "cpu: ", "virtual: "
 _MOST_POWER = 1.15  # of the board's default limit: some boards may be set higher

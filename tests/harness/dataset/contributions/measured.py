@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.dataset.contributions.ids import environment_content_id
 from harness.dataset.contributions.pack import PackRequest, reference_pack
 from harness.dataset.store import DatasetStore
 from harness.kernels import KernelKind, Phase, shape_text
@@ -29,6 +28,7 @@ from harness.records import (
     Weights,
     Workload,
 )
+from harness.setup_records import environment_content_id
 from harness.tracing.graph import Edge, GraphKernel, KernelGraph, edges_json, kernels_json
 from tests.example_rows import content_hash, row_of
 

@@ -13,13 +13,14 @@ import pytest
 from harness.dataset.contributions.bundle import HEADER, parse_header
 from harness.dataset.contributions.choosing import choose
 from harness.dataset.contributions.identity import Identity, this_machine
-from harness.dataset.contributions.ids import environment_content_id, public_run_id
+from harness.dataset.contributions.ids import public_run_id
 from harness.dataset.contributions.writing import write_bundle
 from harness.dataset.reading import open_dataset
 from harness.dataset.rows import rows_from_values
 from harness.dataset.schema import Row, Table, columns_of
 from harness.errors import DatasetError, UsageError
 from harness.records import EnvironmentRow, Measurement, Provenance, Quality, RunRow, Status
+from harness.setup_records import environment_content_id
 from tests.harness.dataset.contributions.bundles import LAB, bundle_of, members_of, tables_of
 from tests.harness.dataset.contributions.measured import (
     OTHER,

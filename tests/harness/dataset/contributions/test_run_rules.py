@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from harness.dataset.contributions.bundle import Bundle
-from harness.dataset.contributions.ids import environment_content_id, public_run_id
+from harness.dataset.contributions.ids import public_run_id
 from harness.dataset.contributions.run_rules import Offered, known_hardware, origin_of, run_objections
 from harness.records import EnvironmentRow, Provenance, RunRow
+from harness.setup_records import environment_content_id
 from tests.harness.dataset.contributions.measured import GPU, SOURCE, campaign_measurements, environment
 
 LAB = "green-lab"
