@@ -90,15 +90,24 @@ class Inspection:
 
     def unreadable(self, folder: Path, files: Sequence[DataFile], limits: Limits) -> tuple["Unreadable", ...]:
         """Read everything that is in some files; those that cannot be read to the end or hold too much, and why."""
-        self.show(folder, files)
-        suspected = [table for table in self._full if self._problem(table, limits) is not None]
+        try:
+            self.show(folder, files)
+            suspected = [table for table in self._full if self._problem(table, limits) is not None]
+        except duckdb.Error:  # a footer that only the other reader of Parquet accepts
+            suspected = list(Table)
         found: list[Unreadable] = []
         for file in (file for file in files if file.table in suspected and file.rows):
-            self.show(folder, [file])
-            problem = self._problem(file.table, limits)
+            problem = self._problem_of(folder, file, limits)
             if problem is not None:
                 found.append(problem.of(file))
         return tuple(found)
+
+    def _problem_of(self, folder: Path, file: DataFile, limits: Limits) -> "_Problem | None":
+        try:
+            self.show(folder, [file])
+        except duckdb.Error as error:
+            return _Problem(rule=DAMAGED, reason=_first_line(error))
+        return self._problem(file.table, limits)
 
     def _problem(self, table: Table, limits: Limits) -> "_Problem | None":
         """Texts are measured before anything is computed from them, which would write out what is stored once."""

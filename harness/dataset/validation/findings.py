@@ -74,7 +74,7 @@ class ValidationReport:
 
     def of(self, severity: Severity) -> tuple[Finding, ...]:
         """Findings of one severity."""
-        return tuple(finding for finding in self.findings if finding.severity is severity)
+        return tuple(finding for finding in self.findings if finding.severity == severity)
 
     def fails(self, at: Severity) -> bool:
         """Whether anything at least as bad as ``at`` was found."""

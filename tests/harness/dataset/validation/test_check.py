@@ -175,7 +175,7 @@ FLOATS = st.sampled_from([0.0, -0.0, -1.0, 1e308, -1e308, 5e-324, float("nan"), 
         max_size=6,
     )
 )
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_stands_in_a_cell_there_is_a_report(
     folder: Path, changes: list[tuple[tuple[Table, Any], str | None, int, float, bool, int]]
 ) -> None:
@@ -196,7 +196,7 @@ def test_whatever_stands_in_a_cell_there_is_a_report(
 
 
 @given(position=st.integers(0, 10**6), bits=st.integers(1, 255), table=st.sampled_from(list(Table)))
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_happens_to_a_byte_is_told(folder: Path, position: int, bits: int, table: Table) -> None:
     path = data_file(folder, table)
     original = path.read_bytes()

@@ -5,10 +5,12 @@ import os
 import shutil
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.dataset.files import check_file
 from harness.dataset.manifest import MANIFEST
 from harness.dataset.schema import VERSION_KEY, Table, arrow_schema
 from harness.dataset.store import DatasetStore
@@ -69,6 +71,42 @@ def test_a_page_that_does_not_decompress_is_damage(folder: Path) -> None:
     state(folder)
 
     assert found(folder, "file-damaged").table is Table.READINGS
+
+
+def test_a_footer_that_one_reader_of_parquet_accepts_and_the_other_does_not_is_damage(folder: Path) -> None:
+    path = data_file(folder, Table.POWER_TRACES)
+    original = path.read_bytes()
+    footer_bytes = int.from_bytes(original[-8:-4], "little")
+    for position in range(len(original) - 8 - footer_bytes, len(original) - 8):
+        changed = bytearray(original)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        if accepted_by_arrow(path) and not accepted_by_duckdb(path):
+            break
+    else:
+        pytest.skip("these versions of pyarrow and DuckDB agree on every footer")
+    state(folder)
+
+    report = validate(folder)
+
+    assert {finding.rule for finding in report.findings} == {"file-damaged", "rules-not-asked"}
+    assert report.errors[0].table is Table.POWER_TRACES
+
+
+def accepted_by_arrow(path: Path) -> bool:
+    try:
+        check_file(path, Table.POWER_TRACES)
+    except DatasetError:
+        return False
+    return True
+
+
+def accepted_by_duckdb(path: Path) -> bool:
+    try:
+        duckdb.execute("SELECT * FROM read_parquet(?) LIMIT 0", [str(path)])
+    except duckdb.Error:
+        return False
+    return True
 
 
 def test_text_that_is_no_utf8_is_damage(folder: Path) -> None:
