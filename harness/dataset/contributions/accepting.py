@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,7 +86,8 @@ def accept(
         acceptance = _judged(given, found, record, terms, already=_is_in(found, there))
         if acceptance.refused or terms.dry_run:
             return acceptance
-        return _taken(given, release, acceptance, record, terms, disk, write_documents or _write_documents)
+        told = acceptance.already and _is_told(record, acceptance, there)
+        return _taken(given, release, acceptance, record, terms, disk, write_documents or _write_documents, told=told)
 
 
 def _taken(
@@ -96,9 +98,10 @@ def _taken(
     terms: Terms,
     disk: Disk,
     write_documents: WriteDocuments,
+    *,
+    told: bool,
 ) -> Acceptance:
     """Rows, then the record, then the documents; what an earlier try has done of it is not done again."""
-    told = acceptance.already and _is_told(record, given.sha256)
     version = record.version if told else _version(record, terms)
     merged = None if acceptance.already else merge(given.dataset, release, given.sha256[:32], disk)
     with refusals(disk, release, _SMALL_BYTES):
@@ -147,8 +150,19 @@ def _is_in(found: Inspection, there: Dataset) -> bool:
     return all(held.get(run.run_id) == run for run in found.runs)
 
 
-def _is_told(record: ReleaseRecord, sha256: str) -> bool:
-    return any(sha256[:_NAMED_DIGITS] in line for change in record.changes for line in change.lines)
+def _is_told(record: ReleaseRecord, acceptance: Acceptance, there: Dataset) -> bool:
+    """Whether the change log tells of these runs.
+
+    It does where it names the bundle, and where it tells of all runs that the lab has in the release: then this is
+    another file with runs that came in before, and nothing is added.
+    """
+    lab = acceptance.bundle.lab
+    lines = [line for change in record.changes for line in change.lines]
+    if any(acceptance.sha256[:_NAMED_DIGITS] in line for line in lines):
+        return True
+    form = re.compile(rf".*: (\d+) runs of {re.escape(lab)} \(bundle [0-9a-f]{{{_NAMED_DIGITS}}}\)\.")
+    told = sum(int(match[1]) for line in lines if (match := form.fullmatch(line)) is not None)
+    return told >= sum(run.lab == lab for run in there.rows(RunRow))
 
 
 def _version(record: ReleaseRecord, terms: Terms) -> str:

@@ -6,6 +6,7 @@ shape is refused. Names are ASCII, so that no letter can stand in for one that l
 """
 
 import json
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?\+00:00", re.AS
 _MODEL = re.compile(r"[\w.\[\]+ -]+(?:/[\w.\[\]+ -]+)?", re.ASCII)
 _PRINTABLE = re.compile(r"[ -~]+")
 _KIB = 1024
+_DEEPEST = 32  # documents nested more deeply are none that some other reader takes
+_MOST_DIGITS = 19  # of a whole number: 64 bits
 
 
 class Sort(Enum):
@@ -77,9 +80,10 @@ _SHAPES = {
     **dict.fromkeys(("title", "url", "licence", "citation", "measured", "derived"), _PROSE),
 }
 _BY_TABLE = {
-    (Table.GRAPHS, "kernels"): Shape(sort=Sort.DOCUMENT, longest=32 * 1024 * _KIB),
-    (Table.GRAPHS, "edges"): Shape(sort=Sort.DOCUMENT, longest=32 * 1024 * _KIB),
-    (Table.READINGS, "kernels"): Shape(sort=Sort.DOCUMENT, longest=4096 * _KIB),
+    # A graph has tens of kernels, of some hundred letters each.
+    (Table.GRAPHS, "kernels"): Shape(sort=Sort.DOCUMENT, longest=2048 * _KIB),
+    (Table.GRAPHS, "edges"): Shape(sort=Sort.DOCUMENT, longest=2048 * _KIB),
+    (Table.READINGS, "kernels"): Shape(sort=Sort.DOCUMENT, longest=1024 * _KIB),
 }
 
 
@@ -99,23 +103,30 @@ def _prose_problem(text: str) -> str | None:
 
 def _document_problem(text: str) -> str | None:
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_refuse, parse_int=_whole, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         return f"is no plain JSON: {str(error)[:100]}"
     return _text_problem(value)
 
 
 def _text_problem(value: Any) -> str | None:
-    """The first problem of a text inside a document; it was parsed, so it is not nested too deeply."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, dict):
-            waiting += [*each, *each.values()]
-        elif isinstance(each, list):
-            waiting += each
-        elif isinstance(each, str) and each and (problem := _prose_problem(each)) is not None:
-            return problem
+    """The first problem of a text inside a document, or of how deeply it is nested."""
+    layer, depth = [value], 0
+    while layer:
+        if depth > _DEEPEST:
+            return f"is nested more than {_DEEPEST} deep"
+        depth += 1
+        within: list[Any] = []
+        for each in layer:
+            if isinstance(each, dict):
+                within += [*each, *each.values()]
+            elif isinstance(each, list):
+                within += each
+            elif isinstance(each, str) and each and (problem := _prose_problem(each)) is not None:
+                return problem
+        layer = within
     return None
 
 
@@ -124,6 +135,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise ValueError("a key is there twice")
     return fields
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS + 1:
+        raise ValueError(f"a whole number has {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    """JSON has no infinity, and 1e999 becomes one."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is larger than any number")
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:

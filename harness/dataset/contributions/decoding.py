@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,12 +23,15 @@ import pyarrow.parquet as pq
 
 from harness.dataset.compaction import row_groups
 from harness.dataset.contributions.bundle import Bundle, parse_header
-from harness.dataset.contributions.columns import shape_of
+from harness.dataset.contributions.columns import Sort, shape_of
+from harness.dataset.contributions.identity import Identity
+from harness.dataset.contributions.scrubbing import Scrubber
 from harness.dataset.disk import Disk, temporary
 from harness.dataset.files import parquet_sink
 from harness.dataset.rows import conformed
 from harness.dataset.schema import Table, arrow_schema, columns_of
 from harness.errors import DatasetError
+from harness.models.shipped import shipped_ids
 
 _MEMORY_BYTES = 4 * 1024**3
 _CPU_S = 1200
@@ -40,6 +44,11 @@ _THRIFT_BYTES = 4 * 1024**2
 _COMPRESSIONS = frozenset({"ZSTD", "UNCOMPRESSED"})
 _ROW_GROUP_ROWS = 1_048_576
 _BATCH_ROWS = 8192
+_DOCUMENT_BATCH_ROWS = 64  # of graphs and environments, whose texts are long
+_MOST_GRAPH_BYTES = 512 * 1024**2  # of all graphs: a megabyte of zstd can hold gigabytes of one letter
+_CACHED_LENGTH = 1_000  # characters; the same names stand in every batch
+# What the child sees of the parent's environment: tokens and keys are not for it.
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT")
 _ANSWER_BYTES = 4096
 HEADER_COPY = "bundle.json"
 
@@ -59,7 +68,7 @@ def decode_apart(folder: Path) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "harness.dataset.contributions.decoding", str(folder)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(places), "ARROW_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env=_environment() | {"PYTHONPATH": os.pathsep.join(places)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -73,6 +82,11 @@ def decode_apart(folder: Path) -> None:
         raise Undecodable(
             answer or "the reader ran out of memory or time, or crashed: the tables are not what they say"
         )
+
+
+def _environment() -> dict[str, str]:
+    known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return known | {"ARROW_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def decode_here(folder: Path) -> None:
@@ -105,9 +119,15 @@ def _batches(path: Path, table: Table, promised_rows: int) -> Iterator[pa.Record
         _check_footer(table, file, promised_rows)
     # As dictionaries: a text of a megabyte that stands in every row is then held once.
     with pq.ParquetFile(path, read_dictionary=texts, **limits) as file:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+        rows = _DOCUMENT_BATCH_ROWS if table in {Table.GRAPHS, Table.ENVIRONMENTS} else _BATCH_ROWS
+        graph_bytes = 0
+        for batch in file.iter_batches(batch_size=rows, use_threads=False):
             arrow = pa.Table.from_batches([batch])
             _check_texts(table, arrow)
+            if table is Table.GRAPHS:
+                graph_bytes += _graph_bytes(arrow)
+                if graph_bytes > _MOST_GRAPH_BYTES:
+                    raise Undecodable(f"{table.title}: they take more than {_MOST_GRAPH_BYTES} bytes")
             yield from conformed(table, arrow).to_batches()
 
 
@@ -146,8 +166,37 @@ def _check_texts(table: Table, arrow: pa.Table) -> None:
             if longest > 4 * shape.longest:  # before it is looked at: a letter has at most four bytes
                 raise Undecodable(f"{table.title}: a text in {column.name} has {longest} bytes")
             for text in chunk.dictionary.to_pylist():
-                if (problem := None if text is None else shape.problem(text)) is not None:
+                if text is None:
+                    continue
+                problem = (_known_problem if len(text) < _CACHED_LENGTH else _problem)(table, column.name, text)
+                if problem is not None:
                     raise Undecodable(f"{table.title}: a text in {column.name} {problem}: {text[:60]!a}")
+
+
+def _problem(table: Table, column: str, text: str) -> str | None:
+    """Why a text may not stand in a column; None where it may."""
+    shape = shape_of(table, column)
+    problem = shape.problem(text)
+    if problem is not None or shape.sort is Sort.ID or table is Table.SOURCES or column == "lab":
+        return problem
+    scrubber = _scrubber()
+    scrubbed = scrubber.document(text) if shape.sort is Sort.DOCUMENT else scrubber.text(text)
+    return None if scrubbed == text else "tells whose machine it comes from, which submit removes"
+
+
+_known_problem = lru_cache(maxsize=65_536)(_problem)
+
+
+@cache
+def _scrubber() -> Scrubber:
+    """Scrubbing what was scrubbed changes nothing, whoever did it."""
+    return Scrubber(Identity(words=()), names=shipped_ids())
+
+
+def _graph_bytes(arrow: pa.Table) -> int:
+    """Bytes of the documents, each as often as it stands there."""
+    documents = (arrow.column(name).cast(pa.string()) for name in ("kernels", "edges"))
+    return sum(pc.sum(pc.binary_length(column)).as_py() or 0 for column in documents)
 
 
 def _brief(error: Exception) -> str:

@@ -34,6 +34,10 @@ class Kind(StrEnum):
     HIDDEN = "hidden"  # what the contributor asked to hide
 
 
+# What follows a word and belongs to it.
+_MORE = {Kind.HOST: r"(?:\.[A-Za-z0-9-]+)*", Kind.PATH: r"(?:[/\\][^\s'\"<>|;,()\[\]{}`]*)?"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateWord:
     """A word that must not be published, wherever it stands."""
@@ -73,9 +77,12 @@ def this_machine(hidden: Iterable[str] = ()) -> Identity:
 
 
 def word_pattern(private: PrivateWord) -> "re.Pattern[str]":
-    """Where a word stands by itself: between letters and digits it is part of another word. A host has its domain."""
-    domain = r"(?:\.[A-Za-z0-9-]+)*" if private.kind is Kind.HOST else ""
-    return re.compile(rf"(?<![A-Za-z0-9]){re.escape(private.word)}{domain}(?![A-Za-z0-9])", re.IGNORECASE)
+    """Where a word stands by itself: between letters and digits it is part of another word.
+
+    To a host belongs its domain, to a home what is in it.
+    """
+    more = _MORE.get(private.kind, "")
+    return re.compile(rf"(?<![A-Za-z0-9]){re.escape(private.word)}{more}(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 def _tells(name: str) -> bool:

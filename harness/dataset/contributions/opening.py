@@ -60,7 +60,7 @@ def open_bundle(path: Path, folder: Path, decode: Decode) -> OpenedBundle:
         return OpenedBundle(bundle=bundle, sha256=sha256, dataset=_dataset(folder, bundle))
     except (BadArchive, BadHeader, Undecodable) as error:
         raise CorruptFile(
-            f"{path} is no bundle: {error}.\n"
+            f"{_shown(path)} is no bundle: {error}.\n"
             f"Nothing of it was taken. Ask for it again; `python -m harness.submit DIR` writes one."
         ) from error
 
@@ -71,7 +71,14 @@ def _opened(path: Path) -> BinaryIO:
             raise BadArchive("it is no regular file")  # a pipe would be waited for for ever
         return path.open("rb")
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}.\nCheck the path and its permissions.") from error
+        raise DatasetError(
+            f"{_shown(path)} cannot be read: {error.strerror}.\nCheck the path and its permissions."
+        ) from error
+
+
+def _shown(path: Path) -> str:
+    """The name of a stranger's file, which may hold what a terminal obeys."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
 
 
 def _unpacked(file: BinaryIO, size_bytes: int, folder: Path) -> tuple[Bundle, str]:

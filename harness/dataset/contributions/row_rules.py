@@ -18,12 +18,43 @@ from harness.records import GraphRow, Part, Provenance
 _COPIED_SHARE = 0.2  # of a run's windows; two windows never agree to the last digit in both energy and time
 _SLOWEST_LAUNCH_S = 0.005  # eager Hugging Face needs 12 to 17 µs for a launch; a traced, throttled CPU a thousand times
 _SLOWEST_SHARE = 1 / 300  # of the peaks; what is slower than both is in another unit
+_FASTEST_LAUNCH_S = 1e-8  # a hundredth of what any device needs
+_COPY_DIGITS = 1e7  # shares of windows are compared to so many digits; those of two measurements differ in the fourth
+_MOST_FAULTS = 10_000  # that are looked at; a table of millions of bad rows is refused all the same
 _SMOOTH = 1e-9  # relative; the clock of a real machine jitters by a thousand times more
 
 _REPEATED = """
 SELECT new.run_id, 'it is in the release' FROM all_runs AS new
 WHERE folder = 0 AND run_id IN (SELECT run_id FROM all_runs WHERE folder = 1)
 """
+
+# Somebody else's windows times a number, in whatever order: each still has the same share of their sum.
+_SCALED = f"""
+WITH windows AS (
+    SELECT folder, run_id, part, rank, provenance,
+        energy_j / sum(energy_j) OVER together AS energy_share, duration_s / sum(duration_s) OVER together AS time_share
+    FROM all_readings
+    WHERE part <> '{Part.IDLE}' AND energy_j > 0 AND duration_s > 0
+    WINDOW together AS (PARTITION BY folder, run_id, part, rank)
+), shapes AS (
+    SELECT folder, run_id, 'energies' AS what,
+        list(round(energy_share * {_COPY_DIGITS})::BIGINT ORDER BY energy_share) AS shape
+    FROM windows GROUP BY folder, run_id, part, rank
+    HAVING count(*) > 2 AND max(energy_share) > 1.00001 * min(energy_share)
+    UNION ALL
+    SELECT folder, run_id, 'times', list(round(time_share * {_COPY_DIGITS})::BIGINT ORDER BY time_share)
+    FROM windows WHERE provenance <> '{Provenance.SIMULATED}' GROUP BY folder, run_id, part, rank
+    HAVING count(*) > 2 AND max(time_share) > 1.00001 * min(time_share)
+), shared AS (
+    SELECT what, shape, min(run_id) AS one, max(run_id) AS another FROM shapes
+    GROUP BY what, shape HAVING count(DISTINCT run_id) > 1
+)
+SELECT run_id, format('the {{}} of its windows are those of run {{}}, scaled', any_value(what),
+    any_value(CASE WHEN one = run_id THEN another ELSE one END))
+FROM shapes JOIN shared USING (what, shape)
+WHERE folder = 0
+GROUP BY run_id
+"""  # noqa: S608
 
 # Grouped, never joined with themselves: what is there a million times must not become a million times a million.
 _COPIED = f"""
@@ -47,6 +78,8 @@ SEMI JOIN (
     SELECT energy_j, duration_s FROM all_runs GROUP BY energy_j, duration_s HAVING count(DISTINCT run_id) > 1
 ) AS shared USING (energy_j, duration_s)
 WHERE folder = 0
+UNION ALL
+SELECT * FROM ({_SCALED})
 """  # noqa: S608  constants, and nothing else
 
 _WINDOWS = f"""
@@ -92,7 +125,9 @@ FROM (SELECT run_id, phase, duration_s FROM all_phases WHERE folder = 0) AS phas
 JOIN (
     SELECT run_id, phase,
         sum(launches) * {_SLOWEST_LAUNCH_S}
-        + (sum(flop) / min(peak_flop_per_s) + sum(read_bytes + write_bytes) / min(peak_bytes_per_s)) / {_SLOWEST_SHARE}
+        + (
+            sum(flop::DOUBLE) / min(peak_flop_per_s) + sum(read_bytes::DOUBLE + write_bytes) / min(peak_bytes_per_s)
+        ) / {_SLOWEST_SHARE}
             AS longest_s
     FROM (SELECT * FROM all_kernels WHERE folder = 0) AS kernels
     JOIN (SELECT run_id, environment_id FROM all_runs WHERE folder = 0) AS runs USING (run_id)
@@ -101,6 +136,23 @@ JOIN (
 ) AS work USING (run_id, phase)
 WHERE duration_s > longest_s
 """  # noqa: S608
+
+_LAUNCHES = f"""
+SELECT run_id, format('kernel {{}} is launched {{}} times in {{:.3g}} s', kernel_id, launches, duration_s)
+FROM all_kernels
+WHERE folder = 0 AND (launches < 1 OR (duration_s > 0 AND launches * {_FASTEST_LAUNCH_S} > duration_s))
+"""  # noqa: S608
+
+_OF_OTHERS = " UNION ALL ".join(
+    f"SELECT DISTINCT run_id, '{table.title} have {column}, which only importers write' FROM all_{table.title} "  # noqa: S608
+    f"WHERE folder = 0 AND {column} IS NOT NULL"
+    for table, column in (
+        (Table.KERNELS, "variant"),
+        (Table.KERNELS, "flags"),
+        (Table.KERNEL_ENERGIES, "flags"),
+        (Table.PHASES, "flags"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +172,8 @@ _RULES = (
     _RowRule(name="windows", query=_WINDOWS, remedy="Submit runs with their raw windows, as run writes them."),
     _RowRule(name="meters", query=_METERS, remedy="Only what a lab measured itself is taken, as its meters gave it."),
     _RowRule(name="clock", query=_SMOOTH_CLOCK, remedy="Times of a real machine jitter; these come from no clock."),
+    _RowRule(name="launches", query=_LAUNCHES, remedy="Submit kernels with the counts that the trace gave."),
+    _RowRule(name="columns", query=_OF_OTHERS, remedy="Submit what `harness.run` measured, and nothing beside it."),
     _RowRule(name="slow", query=_SLOW, remedy="Look at the units: times are seconds."),
 )
 
@@ -127,7 +181,7 @@ _RULES = (
 def row_objections(connection: duckdb.DuckDBPyConnection) -> Iterator[Objection]:
     """What raw rows say against a contribution."""
     for rule in _RULES:
-        found = connection.execute(rule.query).fetchall()
+        found = connection.execute(f"SELECT * FROM ({rule.query}) LIMIT {_MOST_FAULTS}").fetchall()  # noqa: S608
         faults = (Fault(row=f"run {run_id}", why=why) for run_id, why in found)
         yield from objection(rule.name, faults, rule.remedy)
     yield from _shared_objections(connection)

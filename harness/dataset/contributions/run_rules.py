@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from harness import __version__
 from harness.dataset.contributions.bundle import LICENCE, Bundle
 from harness.dataset.contributions.choosing import QUICK, SIMULATED
 from harness.dataset.contributions.ids import ENVIRONMENT_ID, RUN_ID
@@ -25,7 +26,16 @@ CPU, VIRTUAL = "cpu: ", "virtual: "
 _MOST_POWER = 1.15  # of the board's default limit: some boards may be set higher
 _LEAST_POWER = 0.01  # of it: an idle A100 with a model loaded takes 0.16, a desktop card at rest 0.03
 _LEAST_CPU_W, _MOST_CPU_W = 0.5, 2_000.0  # a small board computer; four sockets
-_SOURCE = re.compile(r"joulegraph (\d+\.\d+\.\d+[\w.+-]*)", re.ASCII)
+_SOURCE = re.compile(r"joulegraph ((\d{1,6}\.\d{1,6}\.\d{1,6})[\w.+-]{0,20})", re.ASCII)
+_TITLE = "Joulegraph: energy of LLM inference, per phase and per kernel"
+_AUTHORS = "The Joulegraph developers"
+_TOLD = re.compile(r"[\w `.,:;()-]{1,300}", re.ASCII)  # what the harness says of its numbers: no link, no markup
+_FINEST = 1e-5  # relative half width of an interval; the best meters of boards are known to a thousandth
+# What only importers write: of servers, and of what others measured.
+_OF_OTHERS = (
+    *("pipeline_parallel", "expert_parallel", "data_parallel", "mean_batch_size", "mean_output_tokens"),
+    *("ttft_s", "tpot_s", "output_tokens_per_s", "mean_power_w", "host_energy_j", "runtime_version"),
+)
 _LOOKS = str.maketrans({"o": "0", "i": "1", "l": "1", "|": "1", "_": "-", " ": "-"})
 
 
@@ -120,6 +130,24 @@ def _complete(_: Offered, run: RunRow) -> str | None:
     return f"it lacks {', '.join(absent)}" if absent else None
 
 
+def _columns(_: Offered, run: RunRow) -> str | None:
+    filled = [name for name in _OF_OTHERS if getattr(run, name) is not None]
+    if filled:
+        return f"it has {', '.join(filled)}, which this harness does not measure"
+    ranks = max(1, run.n_gpus, run.tensor_parallel or 1)
+    return None if 1 <= run.nodes <= ranks else f"it spans {run.nodes} machines with {ranks} ranks"
+
+
+def _interval(_: Offered, run: RunRow) -> str | None:
+    """An interval of nothing would outweigh everybody else's rows."""
+    if run.energy_j is None or run.energy_ci95_j is None:
+        return None
+    least_j = max(_FINEST * run.energy_j, 0.999 * (run.energy_systematic95_j or 0.0))
+    if run.energy_ci95_j >= least_j:
+        return None
+    return f"its energy is said to be known to {run.energy_ci95_j:.3g} J of {run.energy_j:.3g} J"
+
+
 def _quality(offered: Offered, run: RunRow) -> str | None:
     quick = run.quality is not Quality.STANDARD
     return f"its quality is {run.quality}" if quick and QUICK not in offered.include else None
@@ -150,6 +178,10 @@ def _device(run: RunRow, environment: EnvironmentRow) -> str | None:
     if run.gpu.startswith(VIRTUAL):
         told = f"VIRTUAL {run.gpu.removeprefix(VIRTUAL)}"
         return None if environment.device_name == told else f"the device calls itself {environment.device_name}"
+    if environment.driver is None or environment.cuda is None or (environment.torch or "").endswith("+cpu"):
+        return "its environment has no driver, or a torch without CUDA: nothing ran on a GPU there"
+    if not environment.n_devices:
+        return f"it ran on {run.n_gpus} GPUs, and its environment has none"
     hardware = known_hardware(run.gpu)
     names = () if hardware is None else (hardware.name, *hardware.nvml_names)
     known = environment.device_name in names or _named(environment.device_name) == run.gpu
@@ -232,6 +264,8 @@ _RUN_RULES: Sequence[tuple[str, str, Check]] = (
         "Send the device's figures for harness/data/hardware.toml first, each with its document (CONTRIBUTING.md).",
         _hardware,
     ),
+    ("columns", _ALTERED, _columns),
+    ("interval", _ALTERED, _interval),
     ("power", "Look at the units: energies are joules, times seconds, powers watts.", _power),
     ("model", "Name the model as the Hub does.", _model),
 )
@@ -264,10 +298,19 @@ def _others(sources: Iterable[SourceRow]) -> Iterator[SourceRow]:
     """Sources that are not a version of this harness."""
     for row in sources:
         match = _SOURCE.fullmatch(row.source)
-        own = match is not None and row.version == match[1] and row.licence == LICENCE
-        if not (own and row.title.startswith("Joulegraph") and (row.url or "https://").startswith("https://")):
+        known = match is not None and row.version == match[1] and _release(match[2]) <= _release(__version__)
+        terms = (row.title, row.licence, row.url) == (_TITLE, LICENCE, None)
+        told = all(_TOLD.fullmatch(text) for text in (row.measured, row.derived or "-", row.citation or ""))
+        if not (known and terms and told and (row.citation or "").startswith(_AUTHORS)):
             yield row
 
 
+def _release(version: str) -> tuple[int, ...]:
+    """The three numbers of a version: nobody says today what a later one is called."""
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
 def _source_fault(row: SourceRow) -> Fault:
-    return Fault(row=f"source {row.source[:60]}", why="it is no version of this harness under its licence")
+    return Fault(
+        row=f"source {row.source[:60]}", why=f"it is no version of this harness up to {__version__}, as it says"
+    )

@@ -31,6 +31,17 @@ _PRIVATE_KEYS: Mapping[str, Kind] = {
     "pci_bus_id": Kind.DEVICE,
     "pid": Kind.PROCESS,
     "token": Kind.SECRET,
+    "password": Kind.SECRET,
+    "email": Kind.EMAIL,
+    "machine": Kind.HOST,
+    "hosts": Kind.HOST,
+    "hostnames": Kind.HOST,
+}
+_PRIVATE_PARTS: Mapping[str, Kind] = {  # of a key, whatever else stands in it: board_serial, gpuUUID
+    "serial": Kind.SERIAL,
+    "uuid": Kind.DEVICE,
+    "hostname": Kind.HOST,
+    "username": Kind.USER,
 }
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IN_PATH = r"[^\s/\\'\"<>|;,()\[\]{}`]"
@@ -40,20 +51,28 @@ _PATTERNS: tuple[tuple[Kind, "re.Pattern[str]"], ...] = tuple(
         (Kind.SECRET, r"(?i:\bbearer)\s+[\w.~+/=-]{8,}"),
         (Kind.SECRET, r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[abp]-|AKIA)[A-Za-z0-9_-]{8,}"),
         (Kind.SECRET, r"(?<=://)[^\s/@:]+:[^\s/@]+@"),
+        (
+            Kind.SECRET,
+            r"(?i)(?<![a-z])(?:password|passwd|secret(?:_access)?_key|api[_-]?key|(?:access|auth)_token)"
+            r"[\"']?\s*[=:]\s*(?!\[)[^\s,;\"']+",
+        ),
         (Kind.EMAIL, r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*"),
         (
             Kind.DEVICE,
             r"\b(?:GPU-|MIG-|MIG-GPU-)?[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b",
         ),
+        (Kind.DEVICE, r"(?<![0-9a-fA-F])[0-9a-fA-F]{32}(?![0-9a-fA-F])"),  # the same without dashes
         (Kind.DEVICE, r"\b(?:[0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]\b"),
         (Kind.ADDRESS, r"\b(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}\b"),
         (Kind.ADDRESS, rf"(?<![\w.])(?:{_OCTET}\.){{3}}{_OCTET}(?::\d{{1,5}})?(?![\w.]*\.\d|\w)"),
         (Kind.PATH, r"(?:file://)(?:[^\s'\"<>|;,)\]}`]*)"),
-        (Kind.PATH, r"(?<=')(?:~[\w.-]*/|/|[A-Za-z]:\\|\\\\)[^'\n]*(?=')"),
-        (Kind.PATH, r'(?<=")(?:~[\w.-]*/|/|[A-Za-z]:\\|\\\\)[^"\n]*(?=")'),
-        (Kind.PATH, rf"(?<![\w:/.\]])(?:~[\w.-]*/|/|\.{{1,2}}/){_IN_PATH}+(?:/{_IN_PATH}*)*"),
+        (Kind.PATH, r"\b(?:s3|gs|az|abfss?|wasbs?|hdfs|nfs|smb|ftp|ssh|tcp|udp)://[^\s'\"<>|;,()\[\]{}`]+"),
+        (Kind.PATH, r"(?<=')(?:~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)[^'\n]*(?=')"),
+        (Kind.PATH, r'(?<=")(?:~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)[^"\n]*(?=")'),
+        (Kind.PATH, rf"\b[A-Za-z]:/(?!/){_IN_PATH}*(?:/{_IN_PATH}*)*"),
+        (Kind.PATH, rf"(?<![\w/.\]])(?:~[\w.-]*/|/(?!/)|\.{{1,2}}/){_IN_PATH}+(?:/{_IN_PATH}*)*"),
         (Kind.PATH, r"(?:\b[A-Za-z]:\\|\\\\)[^\s'\"<>|;,()\[\]{}`]+"),
-        (Kind.SERIAL, r"(?i)\bserial(?:[ _-]*(?:number|no\.?|nr\.?|#))?\s*[:=#]?\s*(?=\w*\d)\w[\w-]*"),
+        (Kind.SERIAL, r"(?i)(?<![a-z])serial(?:[ _-]*(?:number|no\.?|nr\.?|#))?\s*[:=#]?\s*(?=\w*\d)\w[\w-]*"),
         (Kind.PROCESS, r"(?i)\b(?:pid|process)[ =:#]+\d+\b"),
         (Kind.SERIAL, r"(?<![\w.,-])\d{11,20}(?![\w.,]*\d|\w)"),  # a board's number has thirteen digits
     )
@@ -71,9 +90,10 @@ class Scrubber:
     def __init__(
         self, identity: Identity, *, names: Collection[str] = (), hashed: Callable[[str], str] = lambda text: text
     ) -> None:
-        words = [(private.kind, word_pattern(private)) for private in identity.words]
-        self._hidden = [each for each in words if each[0] is Kind.HIDDEN]
-        self._words = [each for each in words if each[0] is not Kind.HIDDEN]
+        # A home with a space in it comes before the form of a path, which ends at a space.
+        first = [each for each in identity.words if each.kind is Kind.HIDDEN or " " in each.word]
+        self._first = [(each.kind, word_pattern(each)) for each in first]
+        self._words = [(each.kind, word_pattern(each)) for each in identity.words if each not in first]
         self._names = frozenset(names)
         self._hashed = hashed
         self.removed: Counter[Kind] = Counter()
@@ -82,7 +102,7 @@ class Scrubber:
         """Plain text, or a name."""
         if text in self._names:
             return text
-        for kind, pattern in (*self._hidden, *_PATTERNS, *self._words):
+        for kind, pattern in (*self._first, *_PATTERNS, *self._words):
             text = self._replaced(kind, pattern, text)
         return _IPV6.sub(self._address, text)
 
@@ -105,7 +125,7 @@ class Scrubber:
         return self.text(self._file_name(value) if named_file else value)
 
     def _entry(self, key: str, value: Any) -> Any:
-        kind = _PRIVATE_KEYS.get(key.lower())
+        kind = _kind_of(key)
         if kind is not None and value is not None:
             self.removed[kind] += 1
             return f"[{kind}]"
@@ -135,3 +155,10 @@ class Scrubber:
             return match[0]
         self.removed[Kind.ADDRESS] += 1
         return f"[{Kind.ADDRESS}]"
+
+
+def _kind_of(key: str) -> Kind | None:
+    name = key.lower()
+    if name == "uuid_sha256":
+        return None
+    return _PRIVATE_KEYS.get(name) or next((kind for part, kind in _PRIVATE_PARTS.items() if part in name), None)

@@ -2,14 +2,17 @@
 
 import fcntl
 import hashlib
+import operator
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+import pyarrow as pa
 import pytest
 
 from harness.dataset.contributions.accepting import Acceptance, Terms, accept
@@ -25,7 +28,7 @@ from harness.dataset.validation.check import validate
 from harness.dataset.validation.findings import ValidationReport
 from harness.errors import CannotWrite, DatasetError, FolderBusy, UsageError
 from harness.records import Measurement, Provenance, Quality, RunRow
-from tests.harness.dataset.contributions.bundles import bundle_of, each, rebuilt, with_column
+from tests.harness.dataset.contributions.bundles import Change, bundle_of, each, rebuilt, tables_of, with_column
 from tests.harness.dataset.contributions.measured import (
     OTHER,
     campaign_measurements,
@@ -155,6 +158,83 @@ def test_the_same_windows_under_another_lab_are_refused(release: Path, bundle: P
 
     assert [each.rule for each in done.refused] == ["copied run"]
     assert rows(release)[Table.RUNS] == 9
+
+
+def scaled_copy(bundle: Path, energy: float, time: float) -> bytes:
+    """Somebody else's runs under another lab, all numbers times a factor, the windows in another order."""
+    factors = {"_j": energy, "_s": time}
+    others = {
+        "run_id": each(lambda text: hashlib.sha256(text.encode()).hexdigest()[:20]),
+        "lab": each(lambda _: "copycat"),
+        "trial": each(lambda trial: 4 - trial if trial < 5 else trial),
+        "idle_power_w": each(lambda value: value * energy / time),
+    }
+
+    def changed(table: Table) -> Change:
+        def apply(arrow: pa.Table) -> pa.Table:
+            for name in arrow.column_names:
+                factor = factors.get(name[-2:])
+                if factor is not None and name != "started_s":
+                    arrow = with_column(name, each(partial(operator.mul, factor)))(arrow)
+                elif name in others:
+                    arrow = with_column(name, others[name])(arrow)
+            return arrow
+
+        return apply
+
+    tables = [table for table in tables_of(bundle) if table.shared_key is None]
+    return rebuilt(bundle, {table: changed(table) for table in tables}, lambda fields: fields | {"lab": "copycat"})
+
+
+@pytest.mark.parametrize(("energy", "time"), [(1.0001, 1.0001), (0.97, 1.0), (1.0, 1.0002)])
+def test_the_same_windows_times_a_number_are_refused(release: Path, bundle: Path, energy: float, time: float) -> None:
+    taken(bundle, release)
+    bundle.write_bytes(scaled_copy(bundle, energy, time))
+
+    done = taken(bundle, release)
+
+    assert [each.rule for each in done.refused] == ["copied run"]
+    assert ", scaled" in done.refused[0].reason
+
+
+def test_runs_that_are_in_come_again_in_another_file_and_the_change_log_tells_of_them_once(
+    release: Path, bundle: Path
+) -> None:
+    taken(bundle, release)
+    before = {path: path.read_bytes() for path in release.rglob("*") if path.is_file()}
+    bundle.write_bytes(rebuilt(bundle, {Table.RUNS: lambda arrow: arrow}, compression="none"))
+
+    done = taken(bundle, release)
+
+    assert (done.already, done.merged, done.version) == (True, None, "1.1.0")
+    assert {path: path.read_bytes() for path in release.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "rule"),
+    [
+        (Table.KERNELS, "launches", 2**63 - 1, "launches"),
+        (Table.KERNELS, "launches", 0, "launches"),
+        (Table.KERNELS, "flags", "the numbers of other labs are wrong", "columns"),
+        (Table.KERNELS, "variant", "{}", "columns"),
+        (Table.PHASES, "flags", "x", "columns"),
+        (Table.KERNEL_ENERGIES, "flags", "x", "columns"),
+    ],
+)
+def test_what_no_trace_and_no_harness_gives_is_refused(
+    release: Path, bundle: Path, table: Table, column: str, value: object, rule: str
+) -> None:
+    bundle.write_bytes(rebuilt(bundle, {table: with_column(column, lambda values: [value] * len(values))}))
+
+    assert [each.rule for each in taken(bundle, release).refused] == [rule]
+
+
+def test_a_count_near_the_end_of_its_type_breaks_no_rule_of_another_kind(release: Path, bundle: Path) -> None:
+    """What it breaks is found by the rules about physics; that it adds up to too much is no damage of the release."""
+    bundle.write_bytes(rebuilt(bundle, {Table.KERNELS: with_column("read_bytes", each(lambda _: 2**63 - 1))}))
+
+    assert taken(bundle, release).refused == ()
+    assert accept(bundle, release, replace(TERMS, dry_run=True), decode=decode_here).already
 
 
 def test_other_numbers_under_an_id_that_is_there_are_refused(release: Path, bundle: Path) -> None:

@@ -83,6 +83,12 @@ def extension(arrow: pa.Table) -> pa.Table:
         (with_column("configuration", each(lambda _: "[" * 5000)), "no plain JSON"),
         (with_column("configuration", each(lambda _: '{"a":NaN}')), "no plain JSON"),
         (with_column("configuration", each(lambda _: '{"a":"\\u202e"}')), "U\\+202E"),
+        (with_column("configuration", each(lambda _: '{"a":1e999}')), "larger than any number"),
+        (with_column("configuration", each(lambda _: f'{{"a":{10**30}}}')), "whole number has 31 digits"),
+        (with_column("configuration", each(lambda _: '{"a":' + "[" * 40 + "]" * 40 + "}")), "nested more than 32 deep"),
+        (with_column("configuration", each(lambda _: '{"hostname":"node17"}')), "tells whose machine it comes from"),
+        (with_column("status_detail", lambda values: ["in /home/bob/x"] * len(values)), "tells whose machine"),
+        (with_column("prompts", each(lambda _: "bob@acme.example")), "tells whose machine"),
         (with_column("status", each(lambda _: "fine")), "'fine' is none of"),
         (with_column("energy_j", each(lambda _: float("nan"))), "infinite or not a number"),
     ],
@@ -105,6 +111,23 @@ def test_a_row_group_that_inflates_is_refused_before_it_is_read(good: bytes, tmp
 
     with pytest.raises(CorruptFile, match="a row group is larger than any bundle's"):
         opened(changed, tmp_path)
+
+
+def test_graphs_that_inflate_are_refused(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_MOST_GRAPH_BYTES", 100)
+
+    with pytest.raises(CorruptFile, match="graphs: they take more than 100 bytes"):
+        opened(good, tmp_path, decode_here)
+
+
+def test_the_child_is_told_no_secrets(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site"
+    package.mkdir()
+    (package / "sitecustomize.py").write_text("import os; assert 'HF_TOKEN' not in os.environ or os._exit(9)")
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+    assert opened(good, tmp_path).bundle.lab == "green-lab"
 
 
 def test_the_reader_may_not_take_all_the_memory(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +180,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cannot be read: No such file"):
         open_bundle(tmp_path / "bundle.zip", tmp_path, decode_here)
+
+
+def test_the_name_of_a_file_commands_no_terminal(tmp_path: Path) -> None:
+    (tmp_path / "\x1b[2J.zip").write_bytes(b"x" * 100)
+
+    with pytest.raises(CorruptFile) as error:
+        open_bundle(tmp_path / "\x1b[2J.zip", tmp_path, decode_here)
+    assert "\x1b" not in str(error.value)
 
 
 def test_parquet_written_by_others_is_read_as_well(good: bytes, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.campaign.rows import OWN_SOURCE
 from harness.dataset.contributions.bundle import Bundle
 from harness.dataset.contributions.ids import public_run_id
 from harness.dataset.contributions.run_rules import Offered, known_hardware, origin_of, run_objections
@@ -66,6 +67,14 @@ def test_what_submit_writes_breaks_no_rule() -> None:
     assert broken(offered()) == set()
 
 
+def test_the_source_that_this_harness_writes_is_known() -> None:
+    version = OWN_SOURCE.version or ""
+    machine = environment(harness=version)
+    given = on(machine, source=OWN_SOURCE.source)
+
+    assert broken(replace(given, sources=(OWN_SOURCE,))) == set()
+
+
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
@@ -77,6 +86,17 @@ def test_what_submit_writes_breaks_no_rule() -> None:
         (lambda: with_runs(source="NVIDIA"), "source"),
         (lambda: offered(sources=()), "source"),
         (lambda: offered(sources=(replace(SOURCE, licence="MIT"),)), "source"),
+        (lambda: offered(sources=(replace(SOURCE, title="Joulegraph of somebody else"),)), "source"),
+        (lambda: offered(sources=(replace(SOURCE, url="https://evil.example"),)), "source"),
+        (lambda: offered(sources=(replace(SOURCE, citation="Cite me"),)), "source"),
+        (lambda: offered(sources=(replace(SOURCE, derived="see https://evil.example"),)), "source"),
+        (lambda: offered(sources=(replace(SOURCE, source="joulegraph 99.0.0", version="99.0.0"),)), "source"),
+        (lambda: with_runs(host_energy_j=1e300), "columns"),
+        (lambda: with_runs(ttft_s=1e-30), "columns"),
+        (lambda: with_runs(nodes=2**40), "columns"),
+        (lambda: with_runs(nodes=0), "columns"),
+        (lambda: with_runs(energy_ci95_j=1e-12), "interval"),
+        (lambda: with_runs(energy_ci95_j=0.01, energy_systematic95_j=0.1), "interval"),
         (lambda: with_runs(superseded_by="0" * 20), "complete"),
         (lambda: with_runs(configuration=None), "complete"),
         (lambda: with_runs(provenance=Provenance.ESTIMATED), "provenance"),
@@ -87,6 +107,10 @@ def test_what_submit_writes_breaks_no_rule() -> None:
         (lambda: on(environment(meter="virtual:0 (simulated)")), "provenance"),
         (lambda: on(environment(device_name="VIRTUAL NVIDIA A100-SXM4-80GB")), "provenance"),
         (lambda: on(environment(device_name="NVIDIA H100 PCIe")), "provenance"),
+        (lambda: on(environment(driver=None)), "provenance"),
+        (lambda: on(environment(cuda=None)), "provenance"),
+        (lambda: on(environment(torch="2.13.0+cpu")), "provenance"),
+        (lambda: on(environment(n_devices=0)), "provenance"),
         (lambda: on(environment(gpu="NVIDIA A900", device_name="NVIDIA A900")), "hardware"),
         (lambda: on(environment(gpu="A100", device_name="A100")), "hardware"),
         (lambda: with_runs(energy_j=0.01), "power"),

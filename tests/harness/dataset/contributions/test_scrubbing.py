@@ -41,6 +41,11 @@ def scrubbed(text: str) -> str:
         ("pid 4711 and process 12", "[process] and [process]"),
         ("hf_abcdefghijklmnop Bearer abcdefgh.ij", "[secret] [secret]"),
         ("http://user:pass@example.org/x", "http://[secret]example.org/x"),
+        ("C:/Users/bob/x.py, 'D:/my data/x'", "[path], '[path]'"),
+        ("PATH:/mnt/aa:/opt/bb HOME:/home/bob", "PATH:[path] HOME:[path]"),
+        ("s3://bucket/key tcp://node17:29500", "[path] [path]"),
+        ("board_serial=AB123 UUID b0e1c9ab123456789abcdef012345678", "board_[serial number] UUID [device id]"),
+        ("password=hunter2, API_KEY: abc", "[secret], [secret]"),
     ],
 )
 def test_what_is_private_becomes_a_mark(text: str, expected: str) -> None:
@@ -77,6 +82,30 @@ PRIVATE = st.sampled_from(["alice", "gpu-box", "/home/alice/x", "10.1.2.3", "a@b
 @given(before=SAFE, after=SAFE, private=PRIVATE)
 def test_a_private_word_is_found_wherever_it_stands(before: str, after: str, private: str) -> None:
     assert private not in scrubbed(f"{before} {private} {after}")
+
+
+def test_a_home_with_a_space_in_it_goes_whole() -> None:
+    identity = Identity.of(users=(), hosts=(), homes=("/Users/Bob Smith",), hidden=())
+
+    assert Scrubber(identity).text("in /Users/Bob Smith/x/y.py, no") == "in [path], no"
+
+
+@given(st.text(max_size=200) | st.text(alphabet="ab/.:~@-0123456789 '\"\\[]=", max_size=60))
+def test_who_does_not_know_the_machine_finds_nothing_more(text: str) -> None:
+    once = scrubbed(text)
+    assert Scrubber(Identity(words=()), names=shipped_ids()).text(once) == once
+
+
+def test_keys_that_name_something_private_are_known_in_every_spelling() -> None:
+    document = {"board_serial": 1324519012345, "gpuUUID": "x", "hosts": ["a", "b"], "Password": "y", "serialNumber": 7}
+
+    assert json.loads(Scrubber(IDENTITY).document(json.dumps(document))) == {
+        "board_serial": "[serial number]",
+        "gpuUUID": "[device id]",
+        "hosts": "[host]",
+        "Password": "[secret]",
+        "serialNumber": "[serial number]",
+    }
 
 
 def test_a_configuration_keeps_names_of_files_and_no_folders() -> None:
