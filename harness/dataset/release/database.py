@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from harness.dataset.files import check_file
+from harness.dataset.importers.duck import file_sql
 from harness.dataset.reading import Dataset
 from harness.dataset.schema import Table, arrow_schema
 from harness.errors import CorruptFile
@@ -60,17 +62,20 @@ def _settings(spill_folder: str) -> dict[str, str | bool | int | float | list[st
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, table: Table, datasets: Sequence[Dataset]) -> None:
-    """Names of files are handed over as values, never as SQL text: a folder may be called anything."""
-    parts = [f"SELECT *, -1 AS folder FROM no_{table.title}"]  # noqa: S608  names of the schema, and nothing else
-    connection.register(f"no_{table.title}", arrow_schema(table).empty_table())
-    for position, dataset in enumerate(datasets):
-        files = dataset.paths(table)
-        for file in files:
-            check_file(file, table)  # DuckDB would fill the columns that a foreign file lacks with nulls
-        if files:
-            names = [str(file) for file in files]
-            connection.read_parquet(names, union_by_name=True, hive_partitioning=False).create_view(
-                f"{table.title}_{position}"
-            )
-            parts.append(f"SELECT *, {position} AS folder FROM {table.title}_{position}")  # noqa: S608
-    connection.execute(f"CREATE VIEW all_{table.title} AS {' UNION ALL '.join(parts)}")
+    """One scan of all files: sorting a union of a scan for each folder took more memory than the limit allows."""
+    placed = [(file, position) for position, dataset in enumerate(datasets) for file in dataset.paths(table)]
+    for file, _ in placed:
+        check_file(file, table)  # DuckDB would fill the columns that a foreign file lacks with nulls
+    if not placed:
+        connection.register(f"no_{table.title}", arrow_schema(table).empty_table())
+        connection.execute(f"CREATE VIEW all_{table.title} AS SELECT *, -1 AS folder FROM no_{table.title}")  # noqa: S608
+        return
+    names = pa.array([str(file) for file, _ in placed], pa.string())
+    places = pa.table({"filename": names, "folder": pa.array([position for _, position in placed], pa.int32())})
+    connection.register(f"places_of_{table.title}", places)
+    files = ", ".join(file_sql(file) for file, _ in placed)
+    connection.execute(
+        f"CREATE VIEW all_{table.title} AS SELECT * EXCLUDE (filename) "  # noqa: S608  paths are quoted
+        f"FROM read_parquet([{files}], filename = true, hive_partitioning = false) "
+        f"JOIN places_of_{table.title} USING (filename)"
+    )
