@@ -6,8 +6,9 @@ Nothing heavy is imported before the command line has been understood, so ``--he
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from harness.campaign.options import Invocation, parse
@@ -17,6 +18,9 @@ from harness.streams import Forgiving, speak_any_encoding
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from harness.campaign.focused import Learner
+    from harness.campaign.jobs import Job
 
 _INTERRUPTED = 130
 
@@ -46,18 +50,22 @@ def _run(invocation: Invocation) -> int:
     from harness.campaign.campaign import Campaign, look_around
     from harness.campaign.launchers import Launcher, LocalLauncher
     from harness.campaign.progress import ConsoleObserver, closing_text, plan_table, result_table
+    from harness.campaign.sampling import with_held_out
     from harness.dataset.reading import read_rows
     from harness.records import RunRow, Status
 
     output = Forgiving(sys.stdout)
     console = Console(file=cast("IO[str]", output), highlight=False)
     _warn_of_bad_rows(console, invocation.plan)
-    plan, out = invocation.plan, invocation.out or invocation.plan.default_folder
+    plan = with_held_out(invocation.plan)
+    out = invocation.out or plan.default_folder
     if invocation.dry_run:
         console.print(plan_table(look_around(plan, to_run=False).planned(plan)))
+        _say_what_is_chosen(console, plan)
         return 0
     if invocation.node_rank > 0:
-        return _serve(invocation, console)
+        return _serve(plan, invocation, console)
+    learner = _learner(plan, invocation.predictor_checkpoint) if plan.sampling == "focused" else None
     with ExitStack() as stack:
         campaign = stack.enter_context(Campaign.open(out, plan, lambda: look_around(plan)))
         for note in campaign.queue.notes:
@@ -76,8 +84,15 @@ def _run(invocation: Invocation) -> int:
             console.print(f"waiting for {plan.nodes - 1} more machine(s) at {invocation.rendezvous}", markup=False)
             hub.wait_for_others(Member.here(plan, campaign.surroundings))
             launcher = NodesLauncher(local=LocalLauncher(state=campaign.folder.state), hub=hub)
+        more: Callable[[], Sequence[Job]] = tuple
+        if learner is not None:
+            from harness.campaign.focused import FocusedRuns
+
+            _say_what_is_chosen(console, plan)
+            more = focused = FocusedRuns(campaign, learner)
+            focused.check()
         with ConsoleObserver(console, campaign.queue.runs()) as observer:
-            for _ in campaign.carry_out(launcher, observer):
+            for _ in campaign.carry_out(launcher, observer, more):
                 pass
         campaign.store.close()
         from harness.report.page import write_report
@@ -92,12 +107,30 @@ def _run(invocation: Invocation) -> int:
     return 0 if any(row.status is Status.OK for row in rows) else 1
 
 
-def _serve(invocation: Invocation, console: "Console") -> int:
+def _learner(plan: Plan, checkpoint: Path | None) -> "Learner":
+    """What chooses the requests of focused sampling, from a predictor; raises ``UsageError`` where there is none."""
+    from harness.campaign.site import hardware_table
+    from predictor.focus import load_learner
+
+    return load_learner(checkpoint, table=hardware_table(plan))
+
+
+def _say_what_is_chosen(console: "Console", plan: Plan) -> None:
+    if plan.sampling == "focused":
+        from harness.campaign.focused import held_out_sha256
+
+        console.print(
+            f"{len(plan.held_out)} request(s) are held out (sha256 {held_out_sha256(plan)}) and measured first; "
+            f"{plan.samples} more are chosen, {plan.round_size} at a time, where the predictor is least certain.",
+            markup=False,
+        )
+
+
+def _serve(plan: Plan, invocation: Invocation, console: "Console") -> int:
     """Take part in the campaign of machine 0; everything that is recorded is recorded there."""
     from harness.campaign.campaign import look_around
     from harness.campaign.nodes import serve
 
-    plan = invocation.plan
     runs = serve(
         plan,
         invocation.rendezvous or "",
@@ -113,7 +146,7 @@ def _warn_of_bad_rows(console: "Console", plan: Plan) -> None:
     """A trace with unreadable rows is used without them, and says so."""
     from harness.campaign.traces import load_trace
 
-    if plan.sampling == "trace" and (trace := load_trace(plan.trace)).bad_rows:
+    if plan.sampling in {"trace", "focused"} and (trace := load_trace(plan.trace)).bad_rows:
         console.print(
             f"{plan.trace}: {trace.bad_rows} rows without two positive whole numbers are left out, "
             f"{trace.requests} are used.",

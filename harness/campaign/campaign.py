@@ -4,7 +4,7 @@
 with the same command: what the dataset holds is done, what it does not hold is made.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,11 +123,16 @@ class Campaign:
         waiting = [run.job for run in self.queue.runs() if run.state is State.WAITING]
         return map(self._task, waiting[1:])
 
-    def carry_out(self, launcher: Launcher, observer: Observer) -> Iterator[RunRow]:
-        """Make every waiting run; yields each run once its row is on the disk."""
+    def carry_out(
+        self, launcher: Launcher, observer: Observer, more: Callable[[], Sequence[Job]] = tuple
+    ) -> Iterator[RunRow]:
+        """Make every waiting run; yields each run once its row is on the disk.
+
+        ``more`` is asked for further runs whenever none waits, until it has none: each of them can be made.
+        """
         for run in self.queue.unrecorded:
             yield self._record(self._without_numbers(run), observer)
-        while (job := self.queue.next()) is not None:
+        while (job := self.queue.next() or self._added(more())) is not None:
             observer.started(job)
             measurement = self._make(job, launcher, observer)
             if measurement is None:
@@ -138,6 +143,11 @@ class Campaign:
             if row.status is Status.OOM:
                 for skipped in self.queue.skip_larger_after_oom(job):
                     yield self._record(self._without_numbers(skipped), observer)
+
+    def _added(self, jobs: Sequence[Job]) -> Job | None:
+        """Take further runs into the queue; the first of them."""
+        self.queue.add(jobs)
+        return self.queue.next()
 
     def _make(self, job: Job, launcher: Launcher, observer: Observer) -> Measurement | None:
         """Launch a run; None if its worker died and it is to be tried again."""

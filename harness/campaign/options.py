@@ -34,6 +34,7 @@ class Invocation:
     dry_run: bool
     node_rank: int = 0  # which of the plan's machines this one is; 0 drives the campaign
     rendezvous: str | None = None  # HOST:PORT of machine 0, where the machines of a run meet
+    predictor_checkpoint: Path | None = None  # of what chooses the requests of focused sampling; None: the shipped one
 
 
 def parser(prog: str = "python -m harness.run") -> argparse.ArgumentParser:
@@ -57,6 +58,11 @@ def parser(prog: str = "python -m harness.run") -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="print every run with its estimates, and run nothing")
     command.add_argument("--node-rank", metavar="N", help="with --nodes: which machine this is; 0 drives the campaign")
     command.add_argument("--rendezvous", metavar="HOST:PORT", help="with --nodes: where machine 0 can be reached")
+    command.add_argument(
+        "--predictor-checkpoint",
+        metavar="FILE",
+        help="with --sampling focused: the predictor whose doubts are followed (default: the one that ships)",
+    )
     groups = {name: root.add_argument_group(title) for name, title in _GROUPS.items()}
     for field in plan_fields():
         _add_flag(groups[field.option.group], field)
@@ -79,6 +85,7 @@ def parse(argv: Sequence[str], prog: str = "python -m harness.run") -> Invocatio
         dry_run=dry_run,
         node_rank=_node_rank(values.get("node_rank", "0"), plan),
         rendezvous=_rendezvous(values.get("rendezvous"), plan, needed=not dry_run),
+        predictor_checkpoint=_checkpoint(values.get("predictor_checkpoint"), plan),
     )
 
 
@@ -150,6 +157,23 @@ def _folder(text: str | None) -> Path | None:
         return None
     if not text.strip() or "\0" in text:
         raise UsageError("--out needs the name of a folder.\nLeave it out for campaigns/MODEL-PLANHASH.")
+    return Path(text)
+
+
+def _checkpoint(text: str | None, plan: Plan) -> Path | None:
+    if text is None:
+        return None
+    if plan.sampling != "focused":
+        raise UsageError(
+            f"--predictor-checkpoint does nothing when requests come from sampling = {plan.sampling}.\n"
+            "Leave it out, or ask for --sampling focused."
+        )
+    try:
+        there = Path(text).is_file()
+    except ValueError:  # a null byte
+        there = False
+    if not there:
+        raise UsageError(f"--predictor-checkpoint {text[:200]!r} is no file.\nName what `predictor.train --out` wrote.")
     return Path(text)
 
 

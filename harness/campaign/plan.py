@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from harness.campaign.fields import Field, Option, RequestSpec, closest, read_value, shown
-from harness.campaign.plan_checks import check_spread
+from harness.campaign.plan_checks import check_combinations, check_focused, check_sampling, check_spread
 from harness.campaign.plan_file import read_table, toml_request, toml_value
 from harness.errors import UsageError
 from harness.records import Quality
@@ -36,6 +36,9 @@ _LATER = {
     "collective_timeout_s": 600.0,
     "kernel_energy": "auto",
     "calibration_file": None,
+    "held_out_samples": 16,
+    "held_out": [],
+    "round_size": 2,
 }  # without them a plan keeps its old id
 
 
@@ -143,15 +146,18 @@ class Plan:
         ),
     ] = None
     sampling: Annotated[
-        Literal["trace", "grid", "list"],
+        Literal["trace", "grid", "list", "focused"],
         Option(
-            text="requests sampled from a trace of real ones, every combination of the given sizes, or a list",
+            text="requests sampled from a trace of real ones, every combination of the given sizes, a list, or those "
+            "of a trace that a predictor is least certain of",
             group=_REQUESTS,
         ),
     ] = "trace"
     samples: Annotated[
         int,
-        Option(text="requests to sample", group=_REQUESTS, metavar="N", at_most=MAX_REQUESTS, used_by=("trace",)),
+        Option(
+            text="requests to sample", group=_REQUESTS, metavar="N", at_most=MAX_REQUESTS, used_by=("trace", "focused")
+        ),
     ] = 8
     trace: Annotated[
         str,
@@ -159,7 +165,7 @@ class Plan:
             text="azure-2023, azure-2023-conversation, azure-2023-code, or a CSV file with two columns of token counts",
             group=_REQUESTS,
             metavar="TRACE",
-            used_by=("trace",),
+            used_by=("trace", "focused"),
         ),
     ] = "azure-2023"
     batch_sizes: Annotated[
@@ -169,7 +175,7 @@ class Plan:
             group=_REQUESTS,
             metavar="N",
             at_most=65_536,
-            used_by=("trace", "grid"),
+            used_by=("trace", "grid", "focused"),
         ),
     ] = (1, 2, 4, 8)
     prompt_tokens: Annotated[
@@ -190,6 +196,36 @@ class Plan:
             used_by=("list",),
         ),
     ] = ()
+    held_out_samples: Annotated[
+        int,
+        Option(
+            text="requests sampled and measured first, which the choice of the others never sees",
+            group=_REQUESTS,
+            metavar="N",
+            at_most=MAX_REQUESTS,
+            used_by=("focused",),
+        ),
+    ] = 16
+    held_out: Annotated[
+        tuple[RequestSpec, ...],
+        Option(
+            text="those requests themselves; none: they are sampled",
+            group=_REQUESTS,
+            metavar="BxPxO",
+            at_most=MAX_TOKENS,
+            used_by=("focused",),
+        ),
+    ] = ()
+    round_size: Annotated[
+        int,
+        Option(
+            text="requests chosen at once, before what they gave is learned",
+            group=_REQUESTS,
+            metavar="N",
+            at_most=1024,
+            used_by=("focused",),
+        ),
+    ] = 2
     seed: Annotated[
         int,
         Option(text="seed of everything that is random", group=_REQUESTS, metavar="N", at_least=0, at_most=2**32 - 1),
@@ -219,7 +255,8 @@ class Plan:
     def __post_init__(self) -> None:
         for field in plan_fields():
             object.__setattr__(self, field.name, read_value(field, getattr(self, field.name)))
-        _check_sampling(self)
+        check_sampling(self, plan_fields(), most=MAX_REQUESTS)
+        check_focused(self)
         _check_deployment(self)
 
     @classmethod
@@ -246,7 +283,7 @@ class Plan:
         for field in plan_fields():
             value = getattr(self, field.name)
             if field.item_kind is RequestSpec:
-                tables += [f"\n[[requests]]\n{toml_request(request)}" for request in value]
+                tables += [f"\n[[{field.name}]]\n{toml_request(request)}" for request in value]
             elif value is not None:
                 lines.append(f"# {field.option.text}\n{field.name} = {toml_value(value)}")
         return "\n".join(lines) + "\n" + "".join(tables)
@@ -255,7 +292,8 @@ class Plan:
     def configuration(self) -> str:
         """Every field as canonical JSON: sorted keys, no spaces."""
         values = {field.name: getattr(self, field.name) for field in plan_fields()}
-        values["requests"] = [str(request) for request in self.requests]
+        for name in ("requests", "held_out"):
+            values[name] = [str(request) for request in values[name]]
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @property
@@ -298,23 +336,6 @@ def implied_sampling(table: Mapping[str, object]) -> str:
     return "grid" if "prompt_tokens" in table or "output_tokens" in table else "trace"
 
 
-def _check_sampling(plan: Plan) -> None:
-    for field in plan_fields():
-        users = field.option.used_by
-        if users and plan.sampling not in users and getattr(plan, field.name) != field.default:
-            wanted = " or ".join(users)
-            raise field.error(
-                f"does nothing when requests come from sampling = {plan.sampling}",
-                f"Leave it out, or ask for sampling = {wanted} (--sampling {users[0]}).",
-            )
-        required = users and plan.sampling in users and users != ("trace",)
-        if required and not getattr(plan, field.name):
-            raise field.error(f"is empty, but sampling = {plan.sampling} needs it", "Give at least one.")
-    size = len(plan.batch_sizes) * len(plan.prompt_tokens) * len(plan.output_tokens)
-    if size > MAX_REQUESTS:
-        raise UsageError(f"The grid has {size:,} requests; at most {MAX_REQUESTS:,} are allowed.\nGive fewer sizes.")
-
-
 def _check_deployment(plan: Plan) -> None:
     if plan.device not in _DEVICES and not plan.device.startswith(VIRTUAL):
         raise UsageError(
@@ -322,15 +343,4 @@ def _check_deployment(plan: Plan) -> None:
             f"{closest(plan.device, _DEVICES)} Or {VIRTUAL}NAME for a simulated GPU, such as {VIRTUAL}h100-sxm."
         )
     check_spread(plan)
-    if plan.kernel_energy not in {"auto", "apportioned"} and not plan.trace_kernels:
-        raise UsageError(
-            f"kernel_energy = {plan.kernel_energy} needs to know the kernels, and trace_kernels is off.\n"
-            "Leave out --no-trace-kernels."
-        )
-    if plan.device == "cpu" and plan.attention == "flash_attention_2":
-        raise UsageError("attention = flash_attention_2 needs a GPU.\nOn the CPU use sdpa or eager.")
-    if plan.revision is not None and len(plan.models) > 1:
-        raise UsageError(
-            f"revision = {shown(plan.revision)} names a commit of one repository, but there are {len(plan.models)} "
-            "models.\nMake one plan per model, or leave the revision out."
-        )
+    check_combinations(plan)

@@ -78,19 +78,30 @@ def find_subjects(plan: Plan, site: Site, *, download: bool = True) -> tuple[Sub
 def planned_runs(plan: Plan, site: Site, subjects: Sequence[Subject]) -> tuple[Planned, ...]:
     """Every run of the plan, in the order it will be made; skipped ones with their reason."""
     requests = sample_requests(plan)
-    if plan.sampling != "trace":
+    if plan.sampling in {"grid", "list"}:
         _check_contexts(requests, subjects)
-    stages = [
-        _stage(plan, site, subject, deployment)
-        for subject in subjects
-        for deployment in site.deployments(plan, _attention(plan, subject))
-    ]
-    wanted = [stage.wanted(request) for request in requests for stage in stages]
-    versions = {subject.source.name: subject.version for subject in subjects}
-    return tuple(
-        Planned(job=_job(plan, site, run, versions[run.request.model]), run=run)
-        for run in clip(wanted, plan.time_budget_s)
-    )
+    return Planner(plan, site, subjects).planned(requests)
+
+
+class Planner:
+    """Turns requests into runs, one for each model and deployment of a plan."""
+
+    def __init__(self, plan: Plan, site: Site, subjects: Sequence[Subject]) -> None:
+        self._plan, self._site = plan, site
+        self.stages = tuple(
+            _stage(plan, site, subject, deployment)
+            for subject in subjects
+            for deployment in site.deployments(plan, _attention(plan, subject))
+        )
+        self._versions = {subject.source.name: subject.version for subject in subjects}
+
+    def planned(self, requests: Sequence[WantedRequest]) -> tuple[Planned, ...]:
+        """The runs of the first request, then those of the second, and so on, each in the order of the stages."""
+        wanted = [stage.wanted(request) for request in requests for stage in self.stages]
+        return tuple(
+            Planned(job=_job(self._plan, self._site, run, self._versions[run.request.model]), run=run)
+            for run in clip(wanted, self._plan.time_budget_s)
+        )
 
 
 def _check_contexts(requests: Sequence[WantedRequest], subjects: Sequence[Subject]) -> None:
@@ -112,7 +123,7 @@ def _attention(plan: Plan, subject: Subject) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Stage:
+class Stage:
     """One model on one deployment, with what its requests cost there."""
 
     name: str
@@ -142,9 +153,9 @@ class _Stage:
         )
 
 
-def _stage(plan: Plan, site: Site, subject: Subject, deployment: Deployment) -> _Stage:
+def _stage(plan: Plan, site: Site, subject: Subject, deployment: Deployment) -> Stage:
     machine = site.machine(deployment)
-    return _Stage(
+    return Stage(
         name=subject.source.name,
         dtype=site.dtype,
         deployment=deployment,

@@ -72,8 +72,13 @@ class ConsoleObserver:
     def started(self, job: Job) -> None:
         """Show which run is being measured."""
         self._started_s = time.monotonic()
+        if job.run_id not in self._left_s:  # chosen since the campaign began
+            self._left_s[job.run_id] = job.estimate_s
+            self._total += 1
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=f"{self._status_text()} · {escape(request_text(job))}")
+            self._bar.update(
+                self._task, total=self._total, description=f"{self._status_text()} · {escape(request_text(job))}"
+            )
         else:
             self._say(f"{self._done + 1}/{self._total} {request_text(job)} …")
 

@@ -148,6 +148,11 @@ class RunQueue:
             self._execute("UPDATE runs SET state = 'running' WHERE run_id = ?", job.run_id)
             return job
 
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Append runs that were not known when the queue was made; all of them or none."""
+        with self._transaction():
+            self._insert(jobs)
+
     def done(self, run_id: str, status: Status, reason: str | None = None) -> None:
         """Mark a run as done, once its rows are in the dataset."""
         with self._transaction():
@@ -187,13 +192,14 @@ class RunQueue:
         if there is not None and there[0] != campaign_id:
             raise _other_campaign(self.path, there[1], configuration)
         if there is None:
-            for job in jobs():
-                self._execute(
-                    "INSERT INTO runs (run_id, job, state) VALUES (?, ?, 'waiting')", job.run_id, job.to_json()
-                )
-                if job.skipped is not None:
-                    self._finish(job.run_id, Status.SKIPPED, job.skipped)
+            self._insert(jobs())
             self._execute("INSERT INTO campaign VALUES (?, ?)", campaign_id, configuration)
+
+    def _insert(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._execute("INSERT INTO runs (run_id, job, state) VALUES (?, ?, 'waiting')", job.run_id, job.to_json())
+            if job.skipped is not None:
+                self._finish(job.run_id, Status.SKIPPED, job.skipped)
 
     def _follow(self, finished: Mapping[str, Status]) -> None:
         """Bring the queue in line with what the dataset holds: the table at the top of this file."""

@@ -21,10 +21,11 @@ to version, so the same plan gives the same requests everywhere.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
+from harness.campaign.fields import RequestSpec
 from harness.campaign.plan import Plan
 from harness.campaign.traces import LengthPair, Trace, load_trace
 from harness.errors import UsageError
@@ -71,7 +72,9 @@ def sample_requests(plan: Plan, trace: Trace | None = None) -> tuple[WantedReque
     """The requests of a plan, in the order they are to be made; raises ``UsageError``.
 
     Sampled requests and grids come in random order, so that slow drifts of the machine do not look like an effect of
-    the lengths; a list keeps its order. ``trace`` is loaded by the plan's name for it where it is not given.
+    the lengths; a list keeps its order. Of focused sampling these are the held-out requests, sampled like any others:
+    what is chosen after them is in ``harness.campaign.focused``. ``trace`` is loaded by the plan's name for it where it
+    is not given.
     """
     rng = random.Random(plan.seed)  # noqa: S311 — reproducible on purpose
     if plan.sampling == "list":
@@ -80,7 +83,28 @@ def sample_requests(plan: Plan, trace: Trace | None = None) -> tuple[WantedReque
         return _shuffled(
             [_wanted(*sizes) for sizes in product(plan.batch_sizes, plan.prompt_tokens, plan.output_tokens)], rng
         )
-    return _sampled(stratify(trace or load_trace(plan.trace), plan.samples), plan.batch_sizes, rng)
+    samples = plan.held_out_samples if plan.sampling == "focused" else plan.samples
+    sampled = _sampled(stratify(trace or load_trace(plan.trace), samples), plan.batch_sizes, rng)
+    if plan.held_out and tuple(map(spec_of, sampled)) != plan.held_out:  # somebody else's choice, with weights unknown
+        return tuple(_wanted(spec.batch_size, spec.prompt_tokens, spec.output_tokens) for spec in plan.held_out)
+    return sampled
+
+
+def with_held_out(plan: Plan) -> Plan:
+    """The plan with its held-out requests written into it, and so into its identity; others stay as they are.
+
+    Raises ``UsageError`` for a trace that cannot be read or is too small.
+    """
+    if plan.sampling != "focused" or plan.held_out:
+        return plan
+    return replace(plan, held_out=tuple(map(spec_of, sample_requests(plan))))
+
+
+def spec_of(wanted: WantedRequest) -> RequestSpec:
+    """The request as a plan names it."""
+    return RequestSpec(
+        batch_size=wanted.batch_size, prompt_tokens=wanted.prompt_tokens, output_tokens=wanted.output_tokens
+    )
 
 
 def stratify(trace: Trace, samples: int) -> tuple[Stratum, ...]:
