@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import dispatch_model  # type: ignore[import-untyped]
+from accelerate import dispatch_model
 
 from harness.errors import OutOfMemory, UsageError
 from harness.models.parallel_random import fill_randomly

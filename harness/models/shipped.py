@@ -11,23 +11,11 @@ from functools import cache
 from pathlib import Path
 
 from harness import __version__
+from harness.models.shipped_names import canonical_id
 
 REVISION = f"joulegraph {__version__} config"  # what records give as the revision of a model described by such a file
 _FOLDER = Path(__file__).parents[1] / "data" / "configs"
 _OWNER_END = "--"  # as in the folder names of the Hub's cache
-# Older ids, which the Hub redirects.
-_RENAMED: Mapping[str, str] = {
-    "gpt2": "openai-community/gpt2",
-    "gpt2-medium": "openai-community/gpt2-medium",
-    "gpt2-large": "openai-community/gpt2-large",
-    "gpt2-xl": "openai-community/gpt2-xl",
-    "meta-llama/Meta-Llama-3.1-8B": "meta-llama/Llama-3.1-8B",
-    "meta-llama/Meta-Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B-Instruct",
-    "meta-llama/Meta-Llama-3.1-70B": "meta-llama/Llama-3.1-70B",
-    "meta-llama/Meta-Llama-3.1-70B-Instruct": "meta-llama/Llama-3.1-70B-Instruct",
-    "meta-llama/Meta-Llama-3.1-405B": "meta-llama/Llama-3.1-405B",
-    "meta-llama/Meta-Llama-3.1-405B-Instruct": "meta-llama/Llama-3.1-405B-Instruct",
-}
 
 
 def shipped_ids() -> tuple[str, ...]:
@@ -36,8 +24,9 @@ def shipped_ids() -> tuple[str, ...]:
 
 
 def shipped_config(model_id: str) -> Path | None:
-    """The config.json of a model, by its Hub id; None if it is not among them."""
-    return _configs().get(_RENAMED.get(model_id, model_id))
+    """The config.json of a model, by its Hub id or that of a tuned or quantised one; None if it is not among them."""
+    known = canonical_id(model_id, _configs())
+    return None if known is None else _configs()[known]
 
 
 def closest_ids(reference: str, most: int = 4) -> tuple[str, ...]:
