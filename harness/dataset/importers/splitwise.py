@@ -227,6 +227,7 @@ def _rows(source: SourceRow, request: _Request, repeats: Sequence[_Sample]) -> R
         dtype="float16",
         runtime="vllm",
         kv_cache=True,
+        cuda_graphs=False,  # the runs are of 2023; vLLM has had CUDA graphs since 0.2.6 of December of that year
         gpu=gpu.name,
         n_gpus=request.tensor_parallel,
         parallelism="tensor" if request.tensor_parallel > 1 else "none",
