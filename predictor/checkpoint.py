@@ -122,6 +122,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(kernels=kernels.eval(), passes=passes.eval(), card=card)
 
 
+def read_card(path: Path) -> Card:
+    """The card of a checkpoint; raises ``UsageError``."""
+    return _card(card_path(path))
+
+
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 

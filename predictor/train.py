@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--data", nargs="+", required=True, type=Path, metavar="DIR", help="dataset folders")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="checkpoint to write (.safetensors)")
     parser.add_argument(
-        "--start", type=Path, metavar="FILE", help="checkpoint whose kernels to keep where DIR has none of its own"
+        "--start", type=Path, metavar="FILE", help="keep the kernels of this checkpoint, and train on whole runs only"
     )
     parser.add_argument(
         "--allow", default="", metavar="WORDS", help="train on rows nobody measured: simulated, estimated"
@@ -116,7 +116,7 @@ def _run(options: Options) -> int:
         print(f"{time.monotonic() - began:6.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     state = options.out.with_suffix(".partial")
-    lessons = gather(options.data, settings, told)
+    lessons = gather(options.data, settings, told, keep_kernels=start is not None)
     checkpoint = train(lessons, settings, told=told, state=state, start=start, commit=_commit())
     write_checkpoint(checkpoint, options.out)
     shutil.rmtree(state, ignore_errors=True)

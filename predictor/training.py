@@ -32,6 +32,7 @@ COVERAGE = 0.9
 TEST_SHAPES = 0.2  # of all kernel shapes, by hash: never learned from, so that anybody can score a checkpoint on them
 _FOLDS = 5
 _LEAST_RESIDUALS = 20  # fewer say nothing about a 90 % interval
+_COPIES = {"leadgreen-mcp": "ml-energy"}  # sources that hold figures of another one
 _UNKNOWN_HALF_WIDTH = 0.7  # a factor of two
 
 
@@ -60,14 +61,23 @@ class Lessons:
 Told = Callable[[str], None]
 
 
-def gather(folders: Sequence[Path], settings: TrainSettings, told: Told = lambda _text: None) -> Lessons:
-    """Read datasets; raises ``UsageError`` for rows that may not be learned from."""
+def gather(
+    folders: Sequence[Path],
+    settings: TrainSettings,
+    told: Told = lambda _text: None,
+    *,
+    keep_kernels: bool = False,
+) -> Lessons:
+    """Read datasets; raises ``UsageError`` for rows that may not be learned from.
+
+    ``keep_kernels``: kernels measured alone are not read, because those of a checkpoint are kept.
+    """
     kernels: list[KernelExamples] = []
     runs: list[RunExample] = []
     origins: list[LearnedFrom] = []
     for folder in folders:
         told(f"reading {folder.name}")
-        own = kernel_examples(folder, most_per_gpu=settings.most_kernels_per_gpu)
+        own = None if keep_kernels else kernel_examples(folder, most_per_gpu=settings.most_kernels_per_gpu)
         found = run_examples(folder)
         _check(folder, own, found, settings)
         own = _new_gpus(own, kernels)
@@ -75,8 +85,8 @@ def gather(folders: Sequence[Path], settings: TrainSettings, told: Told = lambda
             kernels.append(own)
         runs.extend(found)
         origins.append(_origin(folder, own, found))
-    told(f"{sum(map(len, kernels)):,} kernels and {len(runs):,} runs; building graphs")
     distinct = _distinct(runs)
+    told(f"{sum(map(len, kernels)):,} kernels and {len(distinct):,} of {len(runs):,} runs; building graphs")
     assembled = [(run, assemble(run.request)) for run in distinct]
     usable = [(run, entry) for run, entry in assembled if isinstance(entry, Assembled)]
     refused = [entry for _, entry in assembled if isinstance(entry, Refusal)]
@@ -101,7 +111,7 @@ def train(
     start: Checkpoint | None = None,
     commit: str | None = None,
 ) -> Checkpoint:
-    """Train on lessons. ``start``: kernels are taken from it where the lessons have none."""
+    """Train on lessons. ``start``: its kernels are kept, and only passes are trained."""
     torch.manual_seed(settings.seed)
     kernels, seen = _kernels(lessons, settings, told, state, start)
     model = PassModel()
@@ -122,10 +132,9 @@ def _kernels(
     lessons: Lessons, settings: TrainSettings, told: Told, state: Path | None, start: Checkpoint | None
 ) -> tuple[KernelNetwork, tuple[str, ...]]:
     """A network and the GPUs its kernels ran on."""
+    if start is not None:
+        return start.kernels, tuple(entry.name for entry in start.card.seen_hardware)
     if lessons.kernels is None:
-        if start is not None:
-            told("no kernels measured alone: those of the checkpoint to start from")
-            return start.kernels, tuple(entry.name for entry in start.card.seen_hardware)
         told("no kernels measured alone: kernels are physics only")
         return KernelNetwork(width=settings.kernels.width, layers=settings.kernels.layers), ()
     network = KernelNetwork(width=settings.kernels.width, layers=settings.kernels.layers)
@@ -256,9 +265,12 @@ def _origin(folder: Path, kernels: KernelExamples | None, runs: Sequence[RunExam
 
 
 def _distinct(runs: Sequence[RunExample]) -> list[RunExample]:
-    """Each measurement once: a leaderboard and a package with figures from it hold the same ones."""
+    """Each measurement once, and none of another regime: servers that wait for their host or are several."""
+    sources = {run.source for run in runs}
     kept: dict[object, RunExample] = {}
     for run in runs:
+        if run.host_bound or run.request.data_parallel or _COPIES.get(run.source) in sources:
+            continue
         kept.setdefault((run.request, tuple(target.part for target in run.targets)), run)
     return list(kept.values())
 
@@ -273,12 +285,12 @@ def _card(
 ) -> Card:
     devices = [find(name) for name in seen]
     values = attributes(devices) if devices else np.zeros((0, 0))
-    before = () if start is None or lessons.kernels is not None else start.card.learned_from
+    before = () if start is None else tuple(replace(one, runs=0) for one in start.card.learned_from if one.kernels)
     return Card(
         format=FORMAT,
         features=NAMES,
-        width=settings.kernels.width,
-        layers=settings.kernels.layers,
+        width=settings.kernels.width if start is None else start.card.width,
+        layers=settings.kernels.layers if start is None else start.card.layers,
         learned_from=(*before, *lessons.learned_from),
         allowed=settings.allow,
         seen_hardware=tuple(
