@@ -94,5 +94,5 @@ class GraphPassModel(PassModel):
         inside = torch.minimum(torch.maximum(features, self.lowest[kind]), self.highest[kind])
         first = self.body[0](inside) + self.joined(self.encoder(graph))
         raw = self.head(self.body[1:](first)) * self.learned[kind].float()[:, None]
-        factor = _bounded(raw, BOUND).exp()
+        factor = (_bounded(raw, BOUND) * self.trust[kind]).exp()
         return _limited(passes, duration * factor[:, 0], active * factor[:, 1])

@@ -24,7 +24,7 @@ from predictor.passes import GROUPS, PassTensors
 BOUND = 0.3  # natural logarithm, of time and of energy above idle
 _FIGURE_BOUND = 0.7
 _NORM = 3.0
-_CLASSES = 3  # eager, served as CUDA graphs, served launch by launch
+CLASSES = 3  # eager, served as CUDA graphs, served launch by launch
 _EXCESS = 0.35  # see predictor/physics.py
 _POWER_SHARPNESS = 20.0  # of the bend at the power limit
 _VOLTAGE_FLOOR = 0.5  # of the energy at the boost clock: voltage does not fall further
@@ -44,7 +44,7 @@ class PassModel(nn.Module):
 
     def __init__(self, *, width: int = 32) -> None:
         super().__init__()
-        self.time_figure = nn.Parameter(torch.zeros(_CLASSES, len(GROUPS)))
+        self.time_figure = nn.Parameter(torch.zeros(CLASSES, len(GROUPS)))
         self.log_host_s = nn.Parameter(torch.log(torch.tensor([14e-6, 1e-6, 20e-6])))
         self.log_step_s = nn.Parameter(torch.log(torch.tensor([2e-4, 1.5e-3, 1.5e-3])))
         self.log_sequence_s = nn.Parameter(torch.log(torch.tensor([2e-6, 2e-5, 2e-5])))
@@ -54,29 +54,32 @@ class PassModel(nn.Module):
         self.log_gap = nn.Parameter(torch.tensor(math.log(0.10)))  # of board power, between kernels
         self.log_compute = nn.Parameter(torch.tensor(0.0))
         self.log_memory = nn.Parameter(torch.tensor(0.0))
-        self.deviation = nn.Parameter(torch.zeros(_CLASSES, 4))  # of base, gap, compute, memory
+        self.deviation = nn.Parameter(torch.zeros(CLASSES, 4))  # of base, gap, compute, memory
         self.body = nn.Sequential(nn.Linear(PASS_FEATURES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.head = nn.Linear(width, 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         # Range of every feature in the training data of each class: beyond it the correction of its edge holds.
-        self.register_buffer("lowest", torch.full((_CLASSES, PASS_FEATURES), -torch.inf))
-        self.register_buffer("highest", torch.full((_CLASSES, PASS_FEATURES), torch.inf))
-        self.register_buffer("learned", torch.ones(_CLASSES, dtype=torch.bool))
+        self.register_buffer("lowest", torch.full((CLASSES, PASS_FEATURES), -torch.inf))
+        self.register_buffer("highest", torch.full((CLASSES, PASS_FEATURES), torch.inf))
+        self.register_buffer("learned", torch.ones(CLASSES, dtype=torch.bool))
         self.lowest: Tensor
         self.highest: Tensor
+        # How much of the corrections of time and of energy holds, by class; see predictor.training.
+        self.register_buffer("trust", torch.ones(CLASSES, 2))
         self.learned: Tensor
+        self.trust: Tensor
 
     @torch.no_grad()
     def learn_ranges(self, passes: PassTensors) -> None:
         """Note what passes the correction is learned on; a class without any is left uncorrected."""
         kind = pass_class(passes)
         seen = self._features(passes)
-        for place in range(_CLASSES):
+        for place in range(CLASSES):
             own = seen[kind == place]
             if len(own):
                 self.lowest[place], self.highest[place] = own.amin(0), own.amax(0)
-        self.learned.copy_(torch.bincount(kind, minlength=_CLASSES) > 0)
+        self.learned.copy_(torch.bincount(kind, minlength=CLASSES) > 0)
 
     def forward(self, passes: PassTensors, *, corrected: bool = True) -> PassEstimate:
         """Time and energy of each pass, run once."""
@@ -107,7 +110,7 @@ class PassModel(nn.Module):
         """[P, 2] of time and of energy above idle."""
         inside = torch.minimum(torch.maximum(features, self.lowest[kind]), self.highest[kind])
         raw = self.head(self.body(inside)) * self.learned[kind].float()[:, None]
-        return _bounded(raw, BOUND).exp()
+        return (_bounded(raw, BOUND) * self.trust[kind]).exp()
 
     def _host_s(self, passes: PassTensors, kind: Tensor) -> Tensor:
         own = self.log_host_s[kind].exp()
