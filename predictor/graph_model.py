@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from predictor.graph_batches import NODE_FEATURES, GraphBatch
-from predictor.pass_model import BOUND, PassEstimate, PassModel, _bounded, _limited, pass_class, pass_features
+from predictor.pass_model import BOUND, PassEstimate, PassModel, bounded, limited, pass_class, pass_features
 from predictor.passes import PassTensors
 
 
@@ -94,5 +94,5 @@ class GraphPassModel(PassModel):
         inside = torch.minimum(torch.maximum(features, self.lowest[kind]), self.highest[kind])
         first = self.body[0](inside) + self.joined(self.encoder(graph))
         raw = self.head(self.body[1:](first)) * self.learned[kind].float()[:, None]
-        factor = (_bounded(raw, BOUND) * self.trust[kind]).exp()
-        return _limited(passes, duration * factor[:, 0], active * factor[:, 1])
+        factor = (bounded(raw, BOUND) * self.trust[kind]).exp()
+        return limited(passes, duration * factor[:, 0], active * factor[:, 1])

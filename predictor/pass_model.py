@@ -88,13 +88,13 @@ class PassModel(nn.Module):
         if corrected:
             factor = self._factors(pass_features(passes, busy, host, active), kind)
             duration, active = duration * factor[:, 0], active * factor[:, 1]
-        return _limited(passes, duration, active)
+        return limited(passes, duration, active)
 
     def _plain(self, passes: PassTensors, kind: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """[P] each: seconds of the kernels, of the host, of the pass; joules of one GPU above idle."""
         # A prefill between the steps of others adds no step of its own, and shares the reading of the weights.
         share = torch.where(passes.mixed > 0, self.log_mixed.exp(), torch.ones_like(passes.batch))
-        busy = (passes.busy_s * _bounded(self.time_figure, _FIGURE_BOUND)[kind].exp()).sum(1) * share
+        busy = (passes.busy_s * bounded(self.time_figure, _FIGURE_BOUND)[kind].exp()).sum(1) * share
         host = self._host_s(passes, kind)
         longer = torch.maximum(busy, host)
         core = longer * ((busy / longer) ** _NORM + (host / longer) ** _NORM) ** (1 / _NORM)
@@ -110,7 +110,7 @@ class PassModel(nn.Module):
         """[P, 2] of time and of energy above idle."""
         inside = torch.minimum(torch.maximum(features, self.lowest[kind]), self.highest[kind])
         raw = self.head(self.body(inside)) * self.learned[kind].float()[:, None]
-        return (_bounded(raw, BOUND) * self.trust[kind]).exp()
+        return (bounded(raw, BOUND) * self.trust[kind]).exp()
 
     def _host_s(self, passes: PassTensors, kind: Tensor) -> Tensor:
         own = self.log_host_s[kind].exp()
@@ -134,7 +134,7 @@ def pass_class(passes: PassTensors) -> Tensor:
     return torch.where(passes.served > 0, torch.where(passes.graphs > 0, 1, 2), 0)
 
 
-def _limited(passes: PassTensors, duration: Tensor, active: Tensor) -> PassEstimate:
+def limited(passes: PassTensors, duration: Tensor, active: Tensor) -> PassEstimate:
     """Under the enforced limit: what a pass would draw beyond it makes it longer instead."""
     demand = passes.idle_w + active / duration
     excess = torch.clamp(demand / passes.power_limit_w, min=1.0)
@@ -145,7 +145,8 @@ def _limited(passes: PassTensors, duration: Tensor, active: Tensor) -> PassEstim
     return PassEstimate(duration_s=longer, energy_j=energy)
 
 
-def _bounded(raw: Tensor, bound: float) -> Tensor:
+def bounded(raw: Tensor, bound: float) -> Tensor:
+    """Anything, brought between −bound and bound."""
     return bound * torch.tanh(raw / bound)
 
 

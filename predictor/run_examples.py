@@ -21,6 +21,7 @@ PROMPT_TOKENS = {
     "video-chat": 6000,
 }
 _WRONG = ("faster than the peak", "ended early", "below what the prefill", "was an interruption", "its end-to-end")
+_VIRTUAL = "virtual: "  # a simulated GPU stands for the one it simulates; its provenance says what it is
 _SEPARATE = "prefill and decode on separate GPUs"
 _QUEUED = "requests waited in a queue"
 _PAIRS = {"fp8": "float8", "nvfp4": "float4", "mxfp4": "mxfp4"}
@@ -87,7 +88,7 @@ def _request(row: dict[str, Any]) -> PredictionRequest | None:
     if prompt is None or None in (row["model"], batch, output) or (row["pipeline_parallel"] or 1) > 1:
         return None
     try:
-        hardware = find(row["gpu"])
+        hardware = find(row["gpu"].removeprefix(_VIRTUAL))
     except UnknownHardware:
         return None
     return PredictionRequest(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from harness.errors import UsageError
 
+COVERAGE = "in the 90 % interval"
+HEAD = "| task | split | metric | bar | found | | best rival |\n|---|---|---|---|---|---|---|\n"
 BEGIN, END = "<!-- scores: begin -->", "<!-- scores: end -->"
 
 
@@ -28,6 +30,11 @@ class Line:
     rival_mean: float | None
 
     @property
+    def is_coverage(self) -> bool:
+        """Whether it says how much of the measurements an interval holds."""
+        return self.metric.endswith(COVERAGE)
+
+    @property
     def ahead(self) -> bool | None:
         """Whether no rival is better; None: there is none."""
         if self.rival_mean is None:
@@ -46,18 +53,19 @@ def read_lines(path: Path) -> tuple[Line, ...]:
 
 
 def table(lines: Sequence[Line]) -> str:
-    """A Markdown table of the lines that have a bar."""
-    head = "| task | split | metric | bar | found | | best rival |\n|---|---|---|---|---|---|---|\n"
-    return head + "".join(_row(line) for line in lines if line.limit is not None)
+    """A Markdown table of the lines that have a bar; intervals are only counted."""
+    intervals = [line for line in lines if line.is_coverage]
+    text = HEAD + "".join(row(line) for line in lines if line.limit is not None and not line.is_coverage)
+    if not intervals:
+        return text
+    hold = sum(line.met is True for line in intervals)
+    return f"{text}\n{hold} of {len(intervals)} intervals of 90 % hold between 86 and 94 % of what was measured.\n"
 
 
 def row(line: Line) -> str:
-    """One line of any table."""
-    return _row(line)
-
-
-def _row(line: Line) -> str:
+    """One line of a table under ``HEAD``."""
     bar = "" if line.limit is None else f"{'≥' if line.at_least else '≤'} {percent(line.limit)}"
+    bar = "86–94 %" if line.is_coverage else bar
     verdict = "" if line.met is None else ("met" if line.met else "MISSED")
     found = percent(line.mean) + (f" ± {100 * line.spread:.1f}" if line.seeds > 1 else "")
     rival = "" if line.rival is None or line.rival_mean is None else f"{percent(line.rival_mean)} ({line.rival})"

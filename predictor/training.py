@@ -97,7 +97,9 @@ def gather(
     if refused:
         told(f"{len(refused):,} runs have no graph; the first: {refused[0].reason.splitlines()[0][:200]}")
     if not kernels and not usable:
-        raise UsageError("There is nothing to learn from: no kernels measured alone, and no run that has a graph.")
+        raise UsageError(
+            "There is nothing to learn from: no kernels measured alone, and no run on a known GPU that has a graph."
+        )
     return Lessons(
         kernels=joined(kernels),
         runs=tuple(run for run, _ in usable),

@@ -1,5 +1,7 @@
 """Kernels with known work, for tests of features, physics and networks."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from harness.hardware import find
@@ -14,7 +16,7 @@ H100 = find("NVIDIA H100 80GB HBM3")
 
 
 def kernels(
-    *sizes: dict[str, float], kind: KernelKind = KernelKind.GEMM, dtype: str = "bfloat16", launches: float = 1.0
+    *sizes: Mapping[str, float], kind: KernelKind = KernelKind.GEMM, dtype: str = "bfloat16", launches: float = 1.0
 ) -> KernelTable:
     """One kernel per pass, of given sizes."""
     count = len(sizes)

@@ -10,13 +10,14 @@ from predictor.predict import main as predict
 from predictor.train import main as train
 
 REQUEST = "--model meta-llama/Llama-3.2-1B --gpu H100-SXM --batch 4 --prompt 256 --output 32 --json"
+SIZES = "--batch-sizes 1 4 --prompt-tokens 64 256 --output-tokens 2 32"
 CAMPAIGN = "--device virtual:h100-sxm --models meta-llama/Llama-3.2-1B --quality quick --sampling grid"
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("campaign")
-    sizes = "--batch-sizes 1 4 --prompt-tokens 64 256 --output-tokens 2 32".split()
+    sizes = SIZES.split()
     assert run([*CAMPAIGN.split(), *sizes, "--out", str(folder)]) == 0
     return folder
 
@@ -39,10 +40,7 @@ def test_a_predictor_learns_a_virtual_gpu_and_answers_for_it(
     assert card["allowed"] == ["simulated", "estimated"]
     capsys.readouterr()
 
-    code = predict(
-        REQUEST.split()
-        + ["--checkpoint", str(checkpoint)]
-    )
+    code = predict([*REQUEST.split(), "--checkpoint", str(checkpoint)])
 
     answer = json.loads(capsys.readouterr().out)
     measured = _measured(dataset, batch=4, prompt=256, output=32)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from accelerate import dispatch_model  # type: ignore[import-untyped]
+from accelerate import dispatch_model
 
 from harness.errors import OutOfMemory, UnknownModel, UsageError
 from harness.models import loading, parallel_adapter, parallel_layers, parallel_loading
