@@ -133,7 +133,8 @@ def _parts(options: argparse.Namespace, size: Size, lessons: Lessons, shelf: "Sh
 
 def _told_settings(size: Size) -> dict[str, str]:
     return {
-        "kernels": f"at most {size.kernels_per_gpu:,} of each GPU, by a hash of their shapes; {size.epochs} epochs of batches of {size.batch:,}, "
+        "kernels": f"at most {size.kernels_per_gpu:,} of each GPU, by a hash of their shapes; "
+        f"{size.epochs} epochs of batches of {size.batch:,}, "
         f"{size.left_out_epochs} where a GPU is left out",
         "requests": f"{size.steps} steps; at most {size.servers:,} runs of a source that is only trained on, by a hash",
         "families of models": "each left out alone" if size.folds == 0 else f"left out in {size.folds} groups",

@@ -40,6 +40,7 @@ class RunBatch:
     energy_j: Tensor  # [T]
     importance: Tensor  # [T]
     example: Integers  # [T] which example
+    part: tuple[Part, ...]  # [T] which part of it
 
     def sums(self, estimate: PassEstimate) -> PassEstimate:
         """[T] of every part."""
@@ -58,6 +59,7 @@ def run_batch(examples: Sequence[RunExample], passes: PassTensors, importance: F
     durations: list[float] = []
     energies: list[float] = []
     owner: list[int] = []
+    parts: list[Part] = []
     for place, example in enumerate(examples):
         own = np.arange(bounds[place], bounds[place + 1])
         for part in example.targets:
@@ -72,6 +74,7 @@ def run_batch(examples: Sequence[RunExample], passes: PassTensors, importance: F
             durations.append(part.duration_s)
             energies.append(part.energy_j)
             owner.append(place)
+            parts.append(part.part)
     weights = np.ones(len(examples)) if importance is None else importance
     return RunBatch(
         passes=passes,
@@ -82,6 +85,7 @@ def run_batch(examples: Sequence[RunExample], passes: PassTensors, importance: F
         energy_j=torch.tensor(energies),
         importance=torch.from_numpy(weights[np.array(owner)]).float(),
         example=np.array(owner, dtype=np.int64),
+        part=tuple(parts),
     )
 
 
@@ -99,6 +103,7 @@ def taken(batch: RunBatch, examples: Integers) -> RunBatch:
         energy_j=batch.energy_j[keep],
         importance=batch.importance[keep],
         example=batch.example[keep.numpy()],
+        part=tuple(part for part, kept in zip(batch.part, keep.tolist(), strict=True) if kept),
     )
 
 

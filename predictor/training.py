@@ -125,6 +125,8 @@ def train(
     if lessons.runs:
         told(f"{len(lessons.runs):,} runs: kernels of their passes")
         batch = run_batch(lessons.runs, pass_tensors(lessons.assembled, kernels), importance(lessons.runs))
+        torch.manual_seed(settings.passes.seed)
+        model = PassModel()
         told("figures and correction of passes")
         fit_passes(model, batch, settings.passes)
         hedge(model, lessons.runs)
@@ -202,9 +204,10 @@ def spreads_of(runs: Sequence[RunExample], batch: RunBatch, settings: PassSettin
     fold_of = {model: place % _FOLDS for place, model in enumerate(models)}
     folds = np.array([fold_of[run.model] for run in runs])
     served = np.array([is_served(run.request.runtime) for run in runs])
-    part = np.array([target.part for run in runs for target in run.targets])
+    part = np.array(batch.part)
     errors = {"time": np.full(len(part), np.nan), "energy": np.full(len(part), np.nan)}
     for fold in range(min(_FOLDS, len(models))):
+        torch.manual_seed(settings.seed)
         model = PassModel()
         out = np.flatnonzero(folds == fold)
         if len(out) == len(runs):
