@@ -32,6 +32,13 @@ COVERAGE = 0.9
 TEST_SHAPES = 0.2  # of all kernel shapes, by hash: never learned from, so that anybody can score a checkpoint on them
 _FOLDS = 5
 _LEAST_RESIDUALS = 20  # fewer say nothing about a 90 % interval
+# Words in the names of checkpoints that do not tell their shapes apart.
+_TUNINGS = frozenset(
+    (
+        *("instruct", "chat", "it", "hf", "base", "thinking", "vl", "meta"),
+        *("bf16", "fp8", "nvfp4", "awq", "gptq", "2507", "0528", "v0.1", "v0.2", "v0.3"),
+    )
+)
 _COPIES = {"leadgreen-mcp": "ml-energy"}  # sources that hold figures of another one
 # What models left out of one source cannot show is how another machine differs. On data of a source that is never
 # learned from (energy-inference) these two gave 90 % and the smaller error; they are chosen, not fitted.
@@ -198,11 +205,21 @@ def class_of(run: RunExample) -> int:
     return 2 if run.request.cuda_graphs is False else 1
 
 
+def model_family(model: str) -> str:
+    """What checkpoints of one shape have in common in their names, so that twins are left out together.
+
+    >>> model_family("Qwen/Qwen3-VL-235B-A22B-Instruct-FP8") == model_family("Qwen/Qwen3-235B-A22B-Thinking-2507")
+    True
+    """
+    words = model.rpartition("/")[2].lower().split("-")
+    return "-".join(word for word in words if word not in _TUNINGS)
+
+
 def spreads_of(runs: Sequence[RunExample], batch: RunBatch, settings: PassSettings) -> tuple[Spread, ...]:
     """Split-conformal half widths (Vovk et al.; Lei et al. 2018): errors for models that were left out."""
-    models = sorted({run.model for run in runs})
+    models = sorted({model_family(run.model) for run in runs})
     fold_of = {model: place % _FOLDS for place, model in enumerate(models)}
-    folds = np.array([fold_of[run.model] for run in runs])
+    folds = np.array([fold_of[model_family(run.model)] for run in runs])
     served = np.array([is_served(run.request.runtime) for run in runs])
     part = np.array(batch.part)
     errors = {"time": np.full(len(part), np.nan), "energy": np.full(len(part), np.nan)}
@@ -246,8 +263,8 @@ def _spreads(
 
 def quantile(errors: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
     """The conformal quantile: that of n + 1 with the largest for the one to come."""
-    rank = min(1.0, np.ceil((len(errors) + 1) * COVERAGE) / len(errors))
-    return float(np.quantile(errors, rank, method="higher"))
+    rank = min(len(errors), int(np.ceil((len(errors) + 1) * COVERAGE)))
+    return float(np.sort(errors)[rank - 1])
 
 
 # ---- what was learned from ----
