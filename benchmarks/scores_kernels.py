@@ -11,12 +11,12 @@ from benchmarks.scores_records import OURS, Floats, Fold, Score, scored
 from benchmarks.scores_splits import KernelSplit, kernel_fold
 from benchmarks.scores_tasks import GPU_OUT, PER_GPU, task_named
 from predictor.families import Family, index_of
+from predictor.intervals import quantile
 from predictor.kernel_examples import KernelExamples
 from predictor.kernel_table import Integers
 from predictor.kernel_training import RELIABLE_S, estimated
 from predictor.network import KernelNetwork
 from predictor.physics import KernelEstimate
-from predictor.training import quantile
 
 UNFAMILIAR = 2.0  # intervals of GPUs unlike any learned from are so much wider, as the predictor's are
 _LEAST_RESIDUALS = 100

@@ -65,7 +65,7 @@ class PassModel(nn.Module):
         self.register_buffer("learned", torch.ones(CLASSES, dtype=torch.bool))
         self.lowest: Tensor
         self.highest: Tensor
-        # How much of the corrections of time and of energy holds, by class; see predictor.training.
+        # How much of the corrections of time and of energy holds, by class; see predictor.intervals.
         self.register_buffer("trust", torch.ones(CLASSES, 2))
         self.learned: Tensor
         self.trust: Tensor

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -18,7 +19,7 @@ REQUEST = PredictionRequest(
     output_tokens=64,
     runtime="vllm",
 )
-PREDICTORS = {
+PREDICTORS: dict[str, Callable[[], Predictor]] = {
     "reference": load,
     "physics alone": lambda: ReferencePredictor(load().checkpoint, physics=True),
     "fake": FakePredictor,
@@ -27,8 +28,7 @@ PREDICTORS = {
 
 @pytest.fixture(params=list(PREDICTORS), name="predictor")
 def any_predictor(request: pytest.FixtureRequest) -> Predictor:
-    made: Predictor = PREDICTORS[request.param]()
-    return made
+    return PREDICTORS[request.param]()
 
 
 def predicted(predictor: Predictor, **changes: object) -> Prediction:

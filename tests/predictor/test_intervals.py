@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from predictor.training import model_family, quantile
+from predictor.intervals import model_family, quantile
 
 
 def test_the_quantile_is_that_of_one_more_than_was_seen() -> None:
