@@ -70,7 +70,7 @@ def lessons_of(folders: Sequence[Path], kernels: KernelNetwork) -> Lessons:
     return Lessons(
         runs=runs,
         shape=shapes([entry.graphs.sizes for entry in assembled]),
-        batch=run_batch(runs, pass_tensors(assembled, kernels), importance / importance.mean()),
+        batch=run_batch(runs, pass_tensors(assembled, kernels, power=True), importance / importance.mean()),
         graph=graph_batch(assembled, kernels),
     )
 

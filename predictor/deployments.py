@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -93,6 +94,7 @@ _PCIE_BYTES_PER_S = 16e9  # a board without links talks over PCIe 3 x16 at least
 _L2_BYTES_PER_MEMORY = 2e-5  # of boards whose L2 is not published: seconds of memory traffic it holds (A100: 2e-5)
 
 
+@lru_cache(maxsize=4096)
 def _hardware_row(deployment: Deployment) -> _HardwareRow:
     hardware = deployment.hardware
     for name in _NEEDED:

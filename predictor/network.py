@@ -95,13 +95,21 @@ class KernelNetwork(nn.Module):
         ``bound``: of kernels in a pass, on how much longer than physics they may take.
         """
         features = self.seen(kernels.features, hidden, anonymous)
+        duration_s = self._duration_s(kernels, features, bound)
+        power_w = self.physics.power_w(kernels, duration_s, self.power(features).exp())
+        return KernelEstimate(duration_s=duration_s, power_w=power_w)
+
+    def duration_s(self, kernels: KernelTensors, *, hidden: Tensor | None = None, bound: float = TIME_BOUND) -> Tensor:
+        """[R] as ``forward``, without power."""
+        return self._duration_s(kernels, self.seen(kernels.features, hidden), bound)
+
+    def _duration_s(self, kernels: KernelTensors, features: Tensor, bound: float) -> Tensor:
         correction = self.time(features)
         if bound < TIME_BOUND:
             correction = torch.where(correction > 0, bound * torch.tanh(correction / bound), correction)
             correction = correction * self.transfers[kernels.family]
-        duration_s = self.physics.duration_s(kernels) * correction.exp()
-        power_w = self.physics.power_w(kernels, duration_s, self.power(features).exp())
-        return KernelEstimate(duration_s=duration_s, power_w=power_w)
+        duration_s: Tensor = self.physics.duration_s(kernels) * correction.exp()
+        return duration_s
 
     def baseline(self, kernels: KernelTensors) -> KernelEstimate:
         """The physics alone."""

@@ -49,7 +49,7 @@ class PassTensors:
     graphs: Tensor  # 1: replayed as CUDA graphs
     mixed: Tensor  # 1: a prefill that runs together with the steps of other sequences
     busy_s: Tensor  # [P, len(GROUPS)] of one rank's kernels
-    active_j: Tensor  # [P, len(GROUPS)] above idle, of one rank
+    active_j: Tensor  # [P, len(GROUPS)] above idle, of one rank, by the kernels' own power; NaN: not asked for
     compute_s: Tensor  # Roofline times of all kernels together
     memory_s: Tensor
     launches: Tensor
@@ -70,11 +70,17 @@ class PassTensors:
 
 @torch.no_grad()
 def pass_tensors(
-    assembled: Sequence[Assembled], network: KernelNetwork, *, hide: Sequence[bool] | None = None, physics: bool = False
+    assembled: Sequence[Assembled],
+    network: KernelNetwork,
+    *,
+    hide: Sequence[bool] | None = None,
+    physics: bool = False,
+    power: bool = False,
 ) -> PassTensors:
     """The passes of some requests, those of one request together.
 
     ``hide``: requests whose hardware is unlike any the network has seen. ``physics``: without corrections.
+    ``power``: with the kernels' own power, which the pass model does not read.
     """
     count = sum(len(entry.times) for entry in assembled)
     starts = np.cumsum([0, *(len(entry.times) for entry in assembled)])
@@ -94,7 +100,9 @@ def pass_tensors(
             )
             table = graphs.decode(batch, context) if decode else graphs.prefill(batch, context)
             hidden = None if hide is None else np.asarray(hide)[owner]
-            sums[torch.from_numpy(target)] = _summed(table, deployments.take(unique, owner), network, hidden, physics)
+            sums[torch.from_numpy(target)] = _summed(
+                table, deployments.take(unique, owner), network, hidden, physics, power
+            )
     return _tensors(assembled, starts, sums, unique)
 
 
@@ -104,16 +112,21 @@ def _summed(
     network: KernelNetwork,
     hidden: "np.ndarray[tuple[int], np.dtype[np.bool_]] | None",
     physics: bool,
+    power: bool,
 ) -> Tensor:
     """[passes, 2 · groups + 3]: busy seconds, active joules, Roofline seconds of compute and memory, launches."""
     rows = deployments.take(on, table.pass_index)
     seen = described(sight(table, work(table), rows))
     kernels = kernel_tensors(seen, rows)
     mask = None if hidden is None else torch.from_numpy(hidden[table.pass_index].astype(np.float32))
-    estimate = network.baseline(kernels) if physics else network(kernels, hidden=mask, bound=IN_PASS_BOUND)
     launches = torch.from_numpy(seen.launches)
-    busy = launches * estimate.duration_s.double()
-    active = busy * (estimate.power_w - IDLE_SHARE * kernels.board_power_w).double()
+    if physics or power:
+        estimate = network.baseline(kernels) if physics else network(kernels, hidden=mask, bound=IN_PASS_BOUND)
+        busy = launches * estimate.duration_s.double()
+        active = busy * (estimate.power_w - IDLE_SHARE * kernels.board_power_w).double()
+    else:
+        busy = launches * network.duration_s(kernels, hidden=mask, bound=IN_PASS_BOUND).double()
+        active = torch.full_like(busy, torch.nan)
     column = _GROUPS[kernels.family]
     index = torch.from_numpy(table.pass_index)
     groups = len(GROUPS)

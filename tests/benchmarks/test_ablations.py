@@ -63,7 +63,7 @@ def lessons_from(runs: list[RunExample]) -> Lessons:
     return Lessons(
         runs=tuple(runs),
         shape=tuple(int(run.model[-1]) // 2 for run in runs),
-        batch=run_batch(runs, pass_tensors(known, kernels)),
+        batch=run_batch(runs, pass_tensors(known, kernels, power=True)),
         graph=graph_batch(known, kernels),
     )
 
