@@ -6,13 +6,13 @@ the second degree between the places where a roof changes, so that the sum over 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from harness.errors import HarnessError, UsageError
 from predictor.deployments import Deployment
-from predictor.kernel_table import Floats, Integers
+from predictor.kernel_table import Floats
 from predictor.requests import Parallelism, PredictionRequest, Refusal
 from predictor.templates import GraphTemplate, checkpoint_dtype, template
 
@@ -154,6 +154,3 @@ def regrouped(assembled: Sequence[Assembled]) -> dict[int, list[int]]:
     for place, entry in enumerate(assembled):
         groups.setdefault(id(entry.graphs), []).append(place)
     return groups
-
-
-__all__ = ["SERVED", "Assembled", "Integers", "assemble", "is_served", "regrouped", "replace"]

@@ -68,6 +68,11 @@ def columns(deployments: Sequence[Deployment]) -> Deployments:
     )
 
 
+def check(deployment: Deployment) -> None:
+    """Raise as ``columns`` does."""
+    _hardware_row(deployment)
+
+
 def take(deployments: Deployments, rows: Integers) -> Deployments:
     """Deployments of some rows, in their order."""
     return Deployments(**{name: getattr(deployments, name)[rows] for name in Deployments.__slots__})

@@ -72,7 +72,6 @@ class Described:
     memory_s: Floats
     link_s: Floats
     ranks: Floats  # of a collective; 1 for other kernels
-    dtype_bits: Floats
 
 
 def sight(table: KernelTable, work: Work, on: Deployments) -> Sight:
@@ -105,7 +104,6 @@ def described(seen: Sight) -> Described:
         memory_s=seen.memory_s,
         link_s=seen.link_s,
         ranks=np.where(np.isnan(ranks), 1.0, ranks),
-        dtype_bits=seen.work.weight_bits,
     )
 
 

@@ -115,15 +115,15 @@ def _examples(lessons: pa.Table) -> KernelExamples | None:
     if lessons.num_rows == 0:
         return None
     table = kernel_table(lessons)
-    on = _deployments(lessons)
+    done, on = work(table), _deployments(lessons)
     return KernelExamples(
-        described=described(sight(table, work(table), on)),
+        described=described(sight(table, done, on)),
         on=on,
         duration_s=_floats(lessons, "duration_s"),
         power_w=_floats(lessons, "power_w"),
         gpu=_texts(lessons, "gpu"),
         runtime=_texts(lessons, "runtime"),
-        shape_key=_shape_keys(lessons, table),
+        shape_key=_shape_keys(lessons, done.family),
         provenances=frozenset(pc.unique(lessons["provenance"]).to_pylist()),
         sources=frozenset(pc.unique(lessons["source"]).to_pylist()),
         licences=frozenset(name or "none stated" for name in pc.unique(lessons["licence"]).to_pylist()),
@@ -232,10 +232,8 @@ def _deployments(lessons: pa.Table) -> Deployments:
     return deployments.take(unique, np.array([places[key] for key in clean], dtype=np.int64))
 
 
-def _shape_keys(lessons: pa.Table, table: KernelTable) -> "np.ndarray[Any, np.dtype[np.uint64]]":
-    from predictor.families import families
-
-    columns = [families(table), *(np.nan_to_num(_floats(lessons, name), nan=-1.0) for name in _KEY_SIZES)]
+def _shape_keys(lessons: pa.Table, family: Integers) -> "np.ndarray[Any, np.dtype[np.uint64]]":
+    columns = [family, *(np.nan_to_num(_floats(lessons, name), nan=-1.0) for name in _KEY_SIZES)]
     keys = np.zeros(lessons.num_rows, dtype=np.uint64)
     for column in columns:  # FNV-1a over 64-bit words: the same key in every process
         keys = (keys ^ np.asarray(column, dtype=np.float64).view(np.uint64)) * np.uint64(1099511628211)

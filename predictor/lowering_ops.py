@@ -1,7 +1,7 @@
 """What a serving runtime launches for one model: operators with their widths, before they are split over ranks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -147,6 +147,3 @@ def edges_from(values: Sequence[Sequence[int]], ops: int) -> tuple[tuple[int, in
     if not all(0 <= source < ops and 0 <= target < ops for source, target in edges):
         raise ValueError("an edge leads to no operator")
     return edges
-
-
-FIELDS = frozenset(field.name for field in fields(ServedOp))

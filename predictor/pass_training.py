@@ -109,19 +109,18 @@ def taken(batch: RunBatch, examples: Integers) -> RunBatch:
 
 def run_loss(estimate: PassEstimate, batch: RunBatch) -> Tensor:
     """Mean absolute error of the logarithms of time, energy and power, where each is known."""
-    total = torch.zeros(())
     sums = batch.sums(estimate)
-    for value, label in ((sums.duration_s, batch.duration_s), (sums.energy_j, batch.energy_j)):
+    pairs = (
+        (sums.duration_s, batch.duration_s),
+        (sums.energy_j, batch.energy_j),
+        (sums.energy_j / sums.duration_s, batch.energy_j / batch.duration_s),
+    )
+    total = torch.zeros(())
+    for value, label in pairs:
         known = torch.isfinite(label)
         if bool(known.any()):
             weight = batch.importance[known]
             total = total + (weight * (value[known].log() - label[known].log()).abs()).sum() / weight.sum()
-    both = torch.isfinite(batch.duration_s) & torch.isfinite(batch.energy_j)
-    if bool(both.any()):
-        power = sums.energy_j[both] / sums.duration_s[both]
-        label = batch.energy_j[both] / batch.duration_s[both]
-        weight = batch.importance[both]
-        total = total + (weight * (power.log() - label.log()).abs()).sum() / weight.sum()
     return total
 
 

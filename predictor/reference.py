@@ -9,9 +9,9 @@ import torch
 
 from harness.errors import HarnessError
 from harness.hardware import Hardware
-from predictor import deployments
 from predictor.assembly import Assembled, assemble, is_served
 from predictor.checkpoint import SHIPPED, Checkpoint, read_checkpoint
+from predictor.deployments import check
 from predictor.familiar import attributes, near
 from predictor.passes import pass_tensors
 from predictor.requests import Interval, PhasePrediction, Prediction, PredictionRequest, Refusal
@@ -118,7 +118,7 @@ def _checked(entry: Assembled | Refusal) -> Assembled | Refusal:
     if isinstance(entry, Refusal):
         return entry
     try:
-        deployments.columns([entry.deployment])
+        check(entry.deployment)
     except HarnessError as error:
         return Refusal(reason=str(error))
     return entry

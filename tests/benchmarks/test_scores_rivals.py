@@ -44,7 +44,6 @@ def some_kernels(shapes: int = 700) -> KernelExamples:
             memory_s=compute_s / 10,
             link_s=zeros,
             ranks=zeros + 1,
-            dtype_bits=zeros + 16,
         ),
         on=on,
         duration_s=duration_s,
