@@ -23,8 +23,8 @@ network learned; passes add host time and overheads. DESIGN.md says why it is bu
 - The intervals are 90 % ones: errors for models that were left out of training, by runtime class (below). On hardware
   unlike any it has seen they are doubled, and the answer says so.
 - Energy is that of the GPUs. The rest of the machine is not in it, but through PUE in carbon.
-- Kernels: time is learned from ten GPUs; power from B200 and H200 only. Whole requests: A100, H100 and B200, served by
-  vLLM (others: time only), and transformers' eager code on one A100 with a locked clock.
+- Kernels: time is learned from the GPUs named below; power from B200 and H200 only. Whole requests: A100, H100
+  and B200, served by vLLM (others: time only), and transformers' eager code on one A100 with a locked clock.
 - Never seen: batches on consumer cards, AMD or Intel energy, quantised transformers models, training, prefix caching,
   speculative decoding.
 - `host_us_per_launch` differs by machine. State it where you know it: small models at small batches are host-bound.
