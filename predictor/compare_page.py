@@ -38,7 +38,7 @@ METHODS: Final = (
     *RULES,
     "A deployment beyond a bound has an open mark. A ring marks the Pareto front of the latency that is shown, among "
     "those within the bounds.",
-    "Whiskers reach to the farther end of the 90 % interval.",
+    "Whiskers are the 90 % interval.",
     "Energy is that of the GPUs in use, for the whole batch, over its output tokens.",
 )
 
@@ -153,7 +153,8 @@ def _points(comparison: Comparison, series: str, mark: Mark, members: Sequence[C
         mark=mark,
         x=tuple([latency(one) for one in members] for latency in _VIEWS.values()),
         y=[one.energy_per_token_j for one in members],
-        half_widths=[_reach_j(one) for one in members],
+        half_widths=[one.energy_per_token_interval_j.high - one.energy_per_token_j for one in members],
+        lower_half_widths=[one.energy_per_token_j - one.energy_per_token_interval_j.low for one in members],
         notes=[_notes(comparison, one) for one in members],
         sizes_px=[9.0] * len(members),
     )
@@ -179,12 +180,6 @@ def _fronts(comparison: Comparison) -> list[Points]:
             sizes_px=[17.0] * len(members),
         )
     ]
-
-
-def _reach_j(one: Candidate) -> float:
-    """From the value to the farther end of its interval."""
-    interval = one.energy_per_token_interval_j
-    return max(interval.high - one.energy_per_token_j, one.energy_per_token_j - interval.low)
 
 
 def _notes(comparison: Comparison, one: Candidate) -> Sequence[str]:

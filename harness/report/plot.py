@@ -48,6 +48,7 @@ class Points:
     x: tuple[Values, ...]
     y: Values
     half_widths: Values | None = None  # error bars along y
+    lower_half_widths: Values | None = None  # downwards, where they are not as long as upwards
     notes: Sequence[Sequence[str]]  # lines shown when pointed at
     sizes_px: Sequence[float] | None = None
 
@@ -211,6 +212,8 @@ def _points(points: Points, *, crowded: bool) -> dict[str, Any]:
     if points.half_widths is not None and any(width is not None for width in points.half_widths):
         ends = {"thickness": 0.7, "width": 0} if crowded else {"thickness": 1.3, "width": 4}
         trace["error_y"] = {"type": "data", "array": _numbers(points.half_widths), **ends}
+        if points.lower_half_widths is not None:
+            trace["error_y"] |= {"symmetric": False, "arrayminus": _numbers(points.lower_half_widths)}
     return trace
 
 

@@ -76,6 +76,13 @@ def test_values_that_are_not_known_are_not_drawn_as_zero() -> None:
     assert trace["error_y"]["array"] == [0.1, None, 0.1, 0.1]
 
 
+def test_an_interval_that_reaches_further_up_than_down_is_drawn_so() -> None:
+    trace = spec_of(replace(points([1.0]), lower_half_widths=[0.05]))["data"][0]
+
+    assert trace["error_y"]["symmetric"] is False
+    assert (trace["error_y"]["array"], trace["error_y"]["arrayminus"]) == ([0.1], [0.05])
+
+
 @pytest.mark.parametrize(
     ("values", "kind"), [([1.0, 10.0], "log"), ([1.0, 9.0], "linear"), ([0.0, 100.0], "linear"), ([None], "linear")]
 )
